@@ -1,0 +1,266 @@
+//! The machine and its one loop.
+//!
+//! Not responsible for: which role the run has. The same loop serves every world.
+//!
+//! Order at one position, always: timers by (deadline, device), then inputs in the world's order, then the vCPU
+//! recognises interrupts.
+
+use crate::bus::{Bus, PowerEvent};
+use crate::clock::{Clock, TimeBase};
+use crate::digest::Digest;
+use crate::position::{Position, VirtTime};
+use crate::ram::GuestRam;
+use crate::vcpu::{Attention, CpuIo, EngineError, Exit, Query, Vcpu};
+use crate::world::{At, Stop, StopAt, World};
+use gemel_x86::msr;
+use std::sync::Arc;
+use xxhash_rust::xxh3::Xxh3;
+
+/// A PC: an engine, a bus of devices, RAM, and a clock.
+pub struct Machine {
+    pub(crate) vcpu: Box<dyn Vcpu>,
+    pub(crate) bus: Bus,
+    pub(crate) ram: Arc<GuestRam>,
+    pub(crate) clock: Clock,
+    pub(crate) id: u64,
+}
+
+/// Why a run ended by itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pause {
+    /// A device asked for it.
+    Power(PowerEvent),
+    /// HLT with interrupts off: the guest stopped for good.
+    Halted,
+    /// A triple fault, which on a PC is a reset.
+    TripleFault,
+}
+
+/// Why a run could not go on.
+#[derive(Debug)]
+pub enum RunError {
+    /// The world ended it.
+    World(Stop),
+    /// The engine could not.
+    Engine(EngineError),
+}
+
+impl From<EngineError> for RunError {
+    fn from(e: EngineError) -> Self {
+        Self::Engine(e)
+    }
+}
+
+impl From<Stop> for RunError {
+    fn from(s: Stop) -> Self {
+        Self::World(s)
+    }
+}
+
+impl Machine {
+    /// Puts a machine together. `id` names its configuration (devices, RAM, CPU model): snapshots and logs of
+    /// another `id` are refused.
+    pub fn new(vcpu: Box<dyn Vcpu>, bus: Bus, ram: Arc<GuestRam>, base: TimeBase, id: u64) -> Self {
+        Self { vcpu, bus, ram, clock: Clock::new(base), id }
+    }
+
+    /// The configuration's name.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Guest memory.
+    pub fn ram(&self) -> &Arc<GuestRam> {
+        &self.ram
+    }
+
+    /// The engine.
+    pub fn vcpu(&mut self) -> &mut dyn Vcpu {
+        self.vcpu.as_mut()
+    }
+
+    /// Where and when the machine is.
+    pub fn at(&self) -> At {
+        let position = self.vcpu.position();
+        At { position, time: self.clock.time_at(position.count) }
+    }
+
+    /// Runs under a world until the guest or the world ends it. The machine can be run again, also under another
+    /// world: it goes on where it stopped.
+    ///
+    /// # Errors
+    /// [`RunError::World`] with the world's reason, [`RunError::Engine`] for host trouble of the engine.
+    pub fn run(&mut self, world: &mut dyn World) -> Result<Pause, RunError> {
+        loop {
+            let at = self.at();
+            self.bus.fire_timers(at.time);
+            emit_all(&mut self.bus, at, world);
+            if let Some(event) = self.bus.power() {
+                return Ok(Pause::Power(event));
+            }
+            while let Some(input) = world.poll(at)? {
+                self.bus.input(at.time, input);
+                emit_all(&mut self.bus, at, world);
+            }
+            if world.digest_due(at) {
+                let digest = self.digest()?;
+                world.digest(at, digest)?;
+            }
+            let wanted = world.next_stop(at);
+            let mut io = Io::new(&mut self.bus, self.clock, world, wanted);
+            let exit = self.vcpu.run(&mut io)?;
+            if let Some(stop) = io.failed {
+                return Err(stop.into());
+            }
+            match exit {
+                Exit::Stop => {}
+                Exit::Shutdown => return Ok(Pause::TripleFault),
+                Exit::HaltedForGood => return Ok(Pause::Halted),
+                Exit::Halted => {
+                    let at = self.at();
+                    let until = self.bus.next_deadline();
+                    if until > at.time {
+                        let time = world.idle(at, until)?;
+                        self.clock.advance(at.position.count, time.min(until));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The digest at this boundary.
+    ///
+    /// # Errors
+    /// Host trouble of the engine.
+    pub fn digest(&mut self) -> Result<Digest, EngineError> {
+        let cpu = self.vcpu.save()?.digest(true);
+        let mut hash = Xxh3::new();
+        for (name, section) in self.bus.save() {
+            hash.update(name.as_bytes());
+            hash.update(&section.version.to_le_bytes());
+            hash.update(&(section.body.len() as u64).to_le_bytes());
+            hash.update(&section.body);
+        }
+        hash.update(&self.bus.save_wiring().body);
+        hash.update(&self.at().time.0.to_le_bytes());
+        Ok(Digest { cpu, devices: hash.digest(), ram: self.ram.digest() })
+    }
+}
+
+fn emit_all(bus: &mut Bus, at: At, world: &mut dyn World) {
+    for output in bus.take_outputs() {
+        world.emit(at, output);
+    }
+}
+
+/// The vCPU's side of the bus during one `run`.
+struct Io<'a> {
+    bus: &'a mut Bus,
+    clock: Clock,
+    world: &'a mut dyn World,
+    /// The world's stop, as a count.
+    wanted: u64,
+    /// The world's refusal to answer a query; ends the run at the next boundary.
+    failed: Option<Stop>,
+}
+
+impl<'a> Io<'a> {
+    fn new(bus: &'a mut Bus, clock: Clock, world: &'a mut dyn World, wanted: StopAt) -> Self {
+        let wanted = wanted.count.min(clock.count_at(wanted.time));
+        Self { bus, clock, world, wanted, failed: None }
+    }
+
+    fn now(&self, at: Position) -> VirtTime {
+        self.clock.time_at(at.count)
+    }
+
+    /// After a device call: outputs leave, and the attention is what the board wants now.
+    fn settle(&mut self, at: Position) -> Attention {
+        if self.bus.has_outputs() {
+            let time = self.now(at);
+            for output in self.bus.take_outputs() {
+                self.world.emit(At { position: at, time }, output);
+            }
+            // An output can change what the world wants next (a disk completion has a time now).
+            let wanted = self.world.next_stop(At { position: at, time });
+            self.wanted = wanted.count.min(self.clock.count_at(wanted.time));
+        }
+        let ends = self.bus.power().is_some() || self.failed.is_some();
+        let stop = if ends { 0 } else { self.wanted.min(self.clock.count_at(self.bus.next_deadline())) };
+        Attention { stop, interrupt: self.bus.interrupt_pending(), nmi: self.bus.nmi_pending() }
+    }
+}
+
+impl CpuIo for Io<'_> {
+    fn attention(&mut self, at: Position) -> Attention {
+        self.settle(at)
+    }
+
+    fn port_read(&mut self, at: Position, port: u16, size: u8) -> (u32, Attention) {
+        let value = self.bus.port_read(self.now(at), port, size);
+        (value, self.settle(at))
+    }
+
+    fn port_write(&mut self, at: Position, port: u16, size: u8, value: u32) -> Attention {
+        self.bus.port_write(self.now(at), port, size, value);
+        self.settle(at)
+    }
+
+    fn mmio_read(&mut self, at: Position, address: u64, size: u8) -> (u64, Attention) {
+        let value = self.bus.mmio_read(self.now(at), address, size);
+        (value, self.settle(at))
+    }
+
+    fn mmio_write(&mut self, at: Position, address: u64, size: u8, value: u64) -> Attention {
+        self.bus.mmio_write(self.now(at), address, size, value);
+        self.settle(at)
+    }
+
+    fn msr_read(&mut self, at: Position, msr: u32) -> (Option<u64>, Attention) {
+        let value = self.bus.msr_read(self.now(at), msr);
+        (value, self.settle(at))
+    }
+
+    fn msr_write(&mut self, at: Position, msr: u32, value: u64) -> (Option<()>, Attention) {
+        let done = self.bus.msr_write(self.now(at), msr, value);
+        (done, self.settle(at))
+    }
+
+    fn cr8_read(&mut self, _at: Position) -> u8 {
+        self.bus.task_priority()
+    }
+
+    fn cr8_write(&mut self, at: Position, value: u8) -> Attention {
+        self.bus.set_task_priority(self.now(at), value);
+        self.settle(at)
+    }
+
+    fn acknowledge_irq(&mut self, at: Position) -> (u8, Attention) {
+        let vector = self.bus.acknowledge(self.now(at));
+        (vector, self.settle(at))
+    }
+
+    fn acknowledge_nmi(&mut self, at: Position) -> Attention {
+        self.bus.take_nmi();
+        self.settle(at)
+    }
+
+    fn query(&mut self, at: Position, query: Query) -> u64 {
+        let time = self.now(at);
+        match query {
+            Query::Tsc => time.ticks(gemel_x86::cpuid::TSC_HZ),
+            Query::Random => match self.world.answer(At { position: at, time }, query) {
+                Ok(value) => value,
+                Err(stop) => {
+                    self.failed.get_or_insert(stop);
+                    0
+                }
+            },
+        }
+    }
+}
+
+/// MSRs that belong to the local APIC and so go over the bus.
+pub const fn is_bus_msr(number: u32) -> bool {
+    matches!(number, msr::APIC_BASE | msr::TSC_DEADLINE | msr::X2APIC_FIRST..=msr::X2APIC_LAST)
+}

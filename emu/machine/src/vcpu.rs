@@ -1,0 +1,115 @@
+//! The contract of an engine: something that executes the guest between two boundaries.
+//!
+//! Not responsible for: which engine it is (`emu/interp`, `accel/kvm`), what lies behind an access (`bus`).
+
+use crate::position::Position;
+use gemel_x86::CpuState;
+
+/// What the machine wants of the engine. The engine obeys at the next boundary; `interrupt` after any STI or
+/// MOV SS shadow and only while IF is set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Attention {
+    /// Return with [`Exit::Stop`] at the first boundary whose count is not below this.
+    pub stop: u64,
+    /// A maskable interrupt waits: fetch it with [`CpuIo::acknowledge_irq`].
+    pub interrupt: bool,
+    /// A non-maskable interrupt waits: fetch it with [`CpuIo::acknowledge_nmi`].
+    pub nmi: bool,
+}
+
+/// Why [`Vcpu::run`] returned. It returns only at instruction (or REP iteration) boundaries with all started
+/// accesses finished.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Exit {
+    /// The count reached [`Attention::stop`].
+    Stop,
+    /// HLT, and nothing to wake for.
+    Halted,
+    /// HLT with interrupts off: only an NMI or a reset can wake it.
+    HaltedForGood,
+    /// A triple fault.
+    Shutdown,
+}
+
+/// Values that only the machine or the world can give.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Query {
+    /// The machine's time-stamp counter (the vCPU adds its offset).
+    Tsc,
+    /// 64 random bits (RDRAND, RDSEED).
+    Random,
+}
+
+/// What an engine can do outside itself. Every call says where the vCPU is (the position before the instruction)
+/// and returns what the machine wants next.
+pub trait CpuIo {
+    /// What the machine wants, before the first instruction.
+    fn attention(&mut self, at: Position) -> Attention;
+    /// IN: `size` is 1, 2 or 4.
+    fn port_read(&mut self, at: Position, port: u16, size: u8) -> (u32, Attention);
+    /// OUT.
+    fn port_write(&mut self, at: Position, port: u16, size: u8, value: u32) -> Attention;
+    /// A load from a guest physical address that is not RAM: `size` is 1, 2, 4 or 8.
+    fn mmio_read(&mut self, at: Position, address: u64, size: u8) -> (u64, Attention);
+    /// A store to a guest physical address that is not RAM.
+    fn mmio_write(&mut self, at: Position, address: u64, size: u8, value: u64) -> Attention;
+    /// RDMSR of a register that is not the vCPU's own: APIC base, x2APIC, TSC deadline. `None` is #GP.
+    fn msr_read(&mut self, at: Position, msr: u32) -> (Option<u64>, Attention);
+    /// WRMSR of the same.
+    fn msr_write(&mut self, at: Position, msr: u32, value: u64) -> (Option<()>, Attention);
+    /// MOV from CR8.
+    fn cr8_read(&mut self, at: Position) -> u8;
+    /// MOV to CR8.
+    fn cr8_write(&mut self, at: Position, value: u8) -> Attention;
+    /// Fetches the vector of the interrupt that [`Attention::interrupt`] announced.
+    fn acknowledge_irq(&mut self, at: Position) -> (u8, Attention);
+    /// Takes the NMI that [`Attention::nmi`] announced.
+    fn acknowledge_nmi(&mut self, at: Position) -> Attention;
+    /// The TSC, or a random number.
+    fn query(&mut self, at: Position, query: Query) -> u64;
+}
+
+/// Trouble of an engine with its host. What a guest does wrong is never one.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The host refused something.
+    #[error("{what}: {source}; {advice}")]
+    Host {
+        /// What was tried.
+        what: &'static str,
+        /// What the host said.
+        source: std::io::Error,
+        /// What to do about it.
+        advice: &'static str,
+    },
+    /// A state that this engine cannot hold.
+    #[error("this engine cannot take the state on: {0}")]
+    State(String),
+}
+
+/// An engine with one vCPU.
+pub trait Vcpu: Send {
+    /// Runs until [`Attention`] says stop, or the guest halts or shuts down.
+    ///
+    /// # Errors
+    /// Host trouble only.
+    fn run(&mut self, io: &mut dyn CpuIo) -> Result<Exit, EngineError>;
+
+    /// Where the vCPU is.
+    fn position(&self) -> Position;
+
+    /// The whole CPU state at this boundary.
+    ///
+    /// # Errors
+    /// Host trouble only.
+    fn save(&mut self) -> Result<CpuState, EngineError>;
+
+    /// Takes a state on; whatever was cached is dropped.
+    ///
+    /// # Errors
+    /// [`EngineError::State`] for a state that the engine cannot hold, or host trouble.
+    fn restore(&mut self, state: &CpuState) -> Result<(), EngineError>;
+
+    /// Drops all that is cached (TLB, decoded blocks). A run must not show whether this was called.
+    fn flush(&mut self);
+}

@@ -1,0 +1,216 @@
+//! The contract of the world: everything that is not the machine, behind one trait.
+//!
+//! Not responsible for: any particular world (`ft/host`, `ft/replay`, `ft/pair`).
+
+use crate::digest::Digest;
+use crate::position::{Position, VirtTime};
+use crate::vcpu::Query;
+use serde::{Deserialize, Serialize};
+
+/// Where and when the machine is, as it tells the world.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct At {
+    /// The position.
+    pub position: Position,
+    /// Guest time there.
+    pub time: VirtTime,
+}
+
+/// When the machine must stop and ask again, whichever comes first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StopAt {
+    /// At the first boundary whose count is not below this.
+    pub count: u64,
+    /// At the first boundary whose guest time is not before this.
+    pub time: VirtTime,
+}
+
+impl StopAt {
+    /// No stop wanted.
+    pub const NEVER: Self = Self { count: u64::MAX, time: VirtTime::NEVER };
+}
+
+/// Which plug of the board an input goes into.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum InputPort {
+    /// A serial port, by number.
+    Serial(u8),
+    /// The PS/2 keyboard.
+    Keyboard,
+    /// The PS/2 mouse.
+    Mouse,
+    /// A disk, by number.
+    Disk(u8),
+    /// The power button.
+    PowerButton,
+}
+
+/// Something that comes into the machine.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Input {
+    /// Bytes arrive at a serial port. The world keeps no more than [`SERIAL_WINDOW`] bytes in flight: those sent
+    /// and not yet reported by [`Output::SerialConsumed`]. Bytes beyond are lost, as on a real line.
+    Serial {
+        /// Port number.
+        port: u8,
+        /// The bytes.
+        bytes: Vec<u8>,
+    },
+    /// A key, as scan codes of set 2 as the keyboard sends them.
+    Key(Vec<u8>),
+    /// The mouse moved or a button changed.
+    Mouse {
+        /// Right is positive.
+        dx: i16,
+        /// Up is positive.
+        dy: i16,
+        /// Bit 0 left, 1 right, 2 middle.
+        buttons: u8,
+    },
+    /// A disk request is complete; guest RAM is touched only now.
+    DiskDone {
+        /// Disk number.
+        disk: u8,
+        /// The request's [`DiskRequest::tag`].
+        tag: u64,
+        /// How it went.
+        status: DiskStatus,
+        /// The data of a read; empty otherwise.
+        data: Vec<u8>,
+    },
+    /// The power button was pressed.
+    PowerButton,
+}
+
+/// How many bytes the world may have in flight to one serial port.
+pub const SERIAL_WINDOW: usize = 256;
+
+impl Input {
+    /// The plug that the input goes into.
+    pub fn port(&self) -> InputPort {
+        match self {
+            Self::Serial { port, .. } => InputPort::Serial(*port),
+            Self::Key(_) => InputPort::Keyboard,
+            Self::Mouse { .. } => InputPort::Mouse,
+            Self::DiskDone { disk, .. } => InputPort::Disk(*disk),
+            Self::PowerButton => InputPort::PowerButton,
+        }
+    }
+}
+
+/// How a disk request went.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum DiskStatus {
+    /// Done.
+    Ok,
+    /// The host could not.
+    Error,
+}
+
+/// What a disk is asked to do. Sectors have 512 bytes.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum DiskOp {
+    /// Read `sectors` sectors from `sector` on.
+    Read {
+        /// First sector.
+        sector: u64,
+        /// How many.
+        sectors: u32,
+    },
+    /// Write whole sectors from `sector` on.
+    Write {
+        /// First sector.
+        sector: u64,
+        /// The data, a multiple of 512 bytes.
+        data: Vec<u8>,
+    },
+    /// Make all completed writes durable.
+    Flush,
+}
+
+/// A request of a disk controller to its backend.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DiskRequest {
+    /// Disk number.
+    pub disk: u8,
+    /// The device's name for the request; comes back with the completion. Unique among requests in flight.
+    pub tag: u64,
+    /// What to do.
+    pub op: DiskOp,
+}
+
+/// Something that leaves the machine.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Output {
+    /// A byte leaves a serial port.
+    Serial {
+        /// Port number.
+        port: u8,
+        /// The byte.
+        byte: u8,
+    },
+    /// The guest has taken this many of the bytes that came in (flow control for the world).
+    SerialConsumed {
+        /// Port number.
+        port: u8,
+        /// Bytes taken.
+        count: u16,
+    },
+    /// A byte for the debug console (port 0xe9).
+    Debug(u8),
+    /// A disk request.
+    Disk(DiskRequest),
+}
+
+/// Why a world ends a run.
+#[derive(Debug)]
+pub enum Stop {
+    /// Somebody asked for the end (Ctrl-A x, the control socket, a signal).
+    Quit,
+    /// There is nothing more to answer from: the log's end was reached.
+    EndOfLog,
+    /// The machine is not where the log says it must be.
+    Diverged(Box<dyn std::error::Error + Send + Sync>),
+    /// Trouble of the host: a file, a socket, a peer. The message says what to do.
+    Host(Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Everything outside the machine. One short loop ([`crate::Machine::run`]) drives every world the same way.
+pub trait World {
+    /// When to stop next for [`World::poll`]. Asked at every stop.
+    fn next_stop(&mut self, at: At) -> StopAt;
+
+    /// The next input due exactly here, if any. Asked at every stop, repeatedly until `None`, after the timers
+    /// that are due have fired.
+    ///
+    /// # Errors
+    /// The reason to end the run.
+    fn poll(&mut self, at: At) -> Result<Option<Input>, Stop>;
+
+    /// The guest is halted, and nothing happens by itself before `until` ([`VirtTime::NEVER`]: ever). Returns the
+    /// guest time to go on at, in `at.time ..= until`: earlier than `until` only when an input came, which the
+    /// next `poll` returns.
+    ///
+    /// # Errors
+    /// The reason to end the run.
+    fn idle(&mut self, at: At, until: VirtTime) -> Result<VirtTime, Stop>;
+
+    /// Answers a question of the vCPU ([`Query::Random`]; the TSC is the machine's own).
+    ///
+    /// # Errors
+    /// The reason to end the run.
+    fn answer(&mut self, at: At, query: Query) -> Result<u64, Stop>;
+
+    /// Takes an output. Called in the order in which the guest caused them. A reason to end the run is kept for
+    /// the next `poll`.
+    fn emit(&mut self, at: At, output: Output);
+
+    /// Whether the world wants the machine's digest here, to note or to compare it.
+    fn digest_due(&self, at: At) -> bool;
+
+    /// Takes the digest that was due.
+    ///
+    /// # Errors
+    /// [`Stop::Diverged`] when it is not the expected one.
+    fn digest(&mut self, at: At, digest: Digest) -> Result<(), Stop>;
+}
