@@ -2,10 +2,12 @@
 # build.sh [-o DIR] [NAME...] - builds guests from Debian packages and prints the folder of each
 #
 # NAME is a guest, or a set: fast (default) or all. DIR is by default $GEMEL_GUESTS, else target/guests of this repository.
-# A guest whose scripts have not changed is not built again. Needs Linux with Debian's apt; installs what is missing if it may.
+# A guest whose scripts have not changed is not built again. Needs Debian's apt; installs what is missing if it may.
 # Two runs may start at once: the second waits. A guest's folder appears whole or not at all.
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=../packages.sh
+. "$HERE/../packages.sh"
 FAST="boot-cloud cpu-int idle interact disk-virtio shell lines"
 SLOW="boot-amd64 boot-686 boot-686-pae cpu-fp syscall forkexec pagefault apps-run apps-systemd"
 WORK=${GEMEL_GUESTS:-$HERE/../../target/guests}
@@ -47,29 +49,6 @@ stamp() {
 }
 is_current() {
     [ "$(cat "$WORK/$1/stamp" 2>/dev/null)" = "$(stamp "$1")" ]
-}
-
-install_host_packages() {
-    local missing=() package
-    for package in "$@"; do
-        dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
-    done
-    if [ ${#missing[@]} -gt 0 ] && [ "$(id -u)" != 0 ]; then
-        say "packages are missing. Run: sudo apt-get install ${missing[*]}"
-        exit 1
-    fi
-    # A fresh image of Debian comes without package lists.
-    if ! apt-cache show linux-image-cloud-amd64 busybox-static > /dev/null 2>&1; then
-        if [ "$(id -u)" != 0 ]; then
-            say "apt has no package lists. Run: sudo apt-get update"
-            exit 1
-        fi
-        say "fetching package lists"
-        apt-get -qq update >&2
-    fi
-    [ ${#missing[@]} -eq 0 ] && return
-    say "installing ${missing[*]}"
-    DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${missing[@]}" > /dev/null
 }
 
 # Builds beside the final place and renames; a run that reads the old image keeps its open files.
@@ -117,17 +96,13 @@ outdated() {
     done
 }
 if [ -n "$(outdated)" ]; then
-    if ! command -v apt-get > /dev/null; then
-        say "guests are built from Debian packages, and apt-get is not here. Build them on Debian 12 and set GEMEL_GUESTS."
-        exit 1
-    fi
     exec 9> "$WORK/.lock"
     flock 9
     # Asked again: another run may have built them while this one waited.
     mapfile -t TODO < <(outdated)
     if [ ${#TODO[@]} -gt 0 ]; then
         # shellcheck disable=SC2046  # a list of words
-        install_host_packages $(for name in "${TODO[@]}"; do host_packages "$name"; done | tr ' ' '\n' | sort -u)
+        need $(for name in "${TODO[@]}"; do host_packages "$name"; done | tr ' ' '\n' | sort -u)
         for name in "${TODO[@]}"; do
             build "$name"
         done
