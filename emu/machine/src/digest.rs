@@ -1,6 +1,6 @@
 //! The digest of a machine: three numbers, so that a mismatch says where to look.
 //!
-//! Not responsible for: comparing (`ft/replay`, `ft/diverge`), page hashing (`ram`).
+//! Not responsible for: comparing (`ft`), page hashing (`ram`).
 
 use serde::{Deserialize, Serialize};
 use std::fmt;

@@ -1,6 +1,6 @@
 //! Snapshots: a fixed header outside any codec, then sections with a checksum each.
 //!
-//! Not responsible for: when one is taken (`ft/replay`), disks (the world's).
+//! Not responsible for: when one is taken (`ft`), disks (the world's).
 //!
 //! Layout (little-endian): magic `GEMELSNP`, format u16, count kind u8, zero u8, position 3 x u64, guest time u64,
 //! machine id u64, section count u32, CRC-32 of all before. Then per section: name length u8, name, version u16,

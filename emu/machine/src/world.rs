@@ -1,6 +1,6 @@
 //! The contract of the world: everything that is not the machine, behind one trait.
 //!
-//! Not responsible for: any particular world (`ft/host`, `ft/replay`, `ft/pair`).
+//! Not responsible for: any particular world (`ft`).
 
 use crate::digest::Digest;
 use crate::position::{Position, VirtTime};

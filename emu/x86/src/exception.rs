@@ -1,4 +1,4 @@
-//! Exception vectors and the record of one fault (SDM 3A 6.3, 6.13).
+//! Exception vectors and what is known of one fault (SDM 3A 6.3, 6.13).
 //!
 //! Not responsible for: delivery through the IDT (`emu/interp`).
 
