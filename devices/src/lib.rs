@@ -2,5 +2,8 @@
 //!
 //! Not responsible for: when a chip is called (`gemel_machine::Machine`), backends (a world's).
 
+#[cfg(test)]
+#[allow(dead_code)] // each device uses the part of the bench that its pins need
+pub(crate) mod conformance;
 pub mod isa;
 pub mod wiring;
