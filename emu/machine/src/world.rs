@@ -187,6 +187,11 @@ pub trait World {
     /// The reason to end the run.
     fn poll(&mut self, at: At) -> Result<Option<Input>, Stop>;
 
+    /// The number that the sender of the last polled input gave it, if it numbers what it sends.
+    fn input_number(&self) -> Option<u64> {
+        None
+    }
+
     /// The guest is halted, and nothing happens by itself before `until` ([`VirtTime::NEVER`]: ever). Returns the
     /// guest time to go on at, in `at.time ..= until`: earlier than `until` only when an input came, which the
     /// next `poll` returns.

@@ -1,0 +1,168 @@
+//! A world that writes down what another world answers.
+//!
+//! Not responsible for: where the entries go (an [`EntrySink`]), the world inside.
+//!
+//! What the machine does by itself is never written: timers, the way through an idle period to the next deadline,
+//! outputs. What is written is what another machine cannot know: inputs, answers, and digests to compare by.
+
+use crate::sink::EntrySink;
+use crate::tally::OutputTally;
+use gemel_log::{Body, EndReason, Entry, Header, ReadPolicy, data_check};
+use gemel_machine::{
+    At, Digest, Input, Machine, Output, Pause, Query, RunError, Stop, StopAt, VirtTime, World,
+};
+
+/// Wraps a world and records it.
+pub struct Record<W, S> {
+    world: W,
+    sink: S,
+    reads: Vec<ReadPolicy>,
+    epoch: u64,
+    next_epoch: u64,
+    tally: OutputTally,
+    /// A refusal of the sink that came where the machine takes none; the next poll reports it.
+    failed: Option<Stop>,
+}
+
+impl<W: World, S: EntrySink> Record<W, S> {
+    /// Records `world` into `sink` by the rules of `header` (read policies, epoch, start).
+    pub fn new(world: W, sink: S, header: &Header) -> Self {
+        let epoch = header.epoch.max(1);
+        Self {
+            world,
+            sink,
+            reads: header.reads.clone(),
+            epoch,
+            next_epoch: after(header.start.position.count, epoch),
+            tally: OutputTally::default(),
+            failed: None,
+        }
+    }
+
+    /// The world inside.
+    pub fn world(&mut self) -> &mut W {
+        &mut self.world
+    }
+
+    /// The sink.
+    pub fn sink(&mut self) -> &mut S {
+        &mut self.sink
+    }
+
+    /// Outputs so far.
+    pub fn tally(&self) -> &OutputTally {
+        &self.tally
+    }
+
+    /// Goes on with another world and the same record: a replay that goes live keeps writing its log.
+    pub fn map_world<V: World>(self, f: impl FnOnce(W) -> V) -> Record<V, S> {
+        let Self { world, sink, reads, epoch, next_epoch, tally, failed } = self;
+        Record { world: f(world), sink, reads, epoch, next_epoch, tally, failed }
+    }
+
+    /// World and sink.
+    pub fn into_parts(self) -> (W, S) {
+        (self.world, self.sink)
+    }
+
+    /// Ends the record with what [`Machine::run`] returned: an end entry if the guest or the world ended the run
+    /// (after host trouble or a divergence the log stays open-ended, which is what happened), and a flush.
+    ///
+    /// # Errors
+    /// The sink's, or host trouble of the engine.
+    pub fn conclude(
+        &mut self,
+        machine: &mut Machine,
+        outcome: &Result<Pause, RunError>,
+    ) -> Result<(), RunError> {
+        let reason = match outcome {
+            Ok(pause) => EndReason::Guest(*pause),
+            Err(RunError::World(Stop::Quit | Stop::EndOfLog)) => EndReason::Stopped,
+            Err(_) => return Ok(self.sink.flush()?),
+        };
+        let digest = machine.digest()?;
+        let body = Body::End { reason, digest, outputs: self.tally.summary() };
+        self.sink.entry(&Entry { at: machine.at(), body })?;
+        Ok(self.sink.flush()?)
+    }
+
+    fn body_of(&self, input: &Input) -> Body {
+        match input {
+            Input::DiskDone { disk, tag, status, data }
+                if self.reads.get(usize::from(*disk)) == Some(&ReadPolicy::FromImage) =>
+            {
+                let length = data.len() as u32;
+                Body::ReRead { disk: *disk, tag: *tag, status: *status, length, check: data_check(data) }
+            }
+            _ => Body::Input { input: input.clone(), number: self.world.input_number() },
+        }
+    }
+
+    fn mark(&mut self, at: At) {
+        if let Err(stop) = self.sink.mark(at, self.tally.count()) {
+            self.failed.get_or_insert(stop);
+        }
+    }
+}
+
+/// The first multiple of `epoch` beyond `count`.
+fn after(count: u64, epoch: u64) -> u64 {
+    (count / epoch + 1).saturating_mul(epoch)
+}
+
+impl<W: World, S: EntrySink> World for Record<W, S> {
+    fn next_stop(&mut self, at: At) -> StopAt {
+        let wanted = self.world.next_stop(at);
+        let count = if self.failed.is_some() { 0 } else { wanted.count.min(self.next_epoch) };
+        StopAt { count, time: wanted.time }
+    }
+
+    fn poll(&mut self, at: At) -> Result<Option<Input>, Stop> {
+        self.mark(at);
+        if let Some(stop) = self.failed.take() {
+            return Err(stop);
+        }
+        let input = self.world.poll(at)?;
+        if let Some(input) = &input {
+            let body = self.body_of(input);
+            self.sink.entry(&Entry { at, body })?;
+        }
+        Ok(input)
+    }
+
+    fn input_number(&self) -> Option<u64> {
+        self.world.input_number()
+    }
+
+    fn idle(&mut self, at: At, until: VirtTime) -> Result<VirtTime, Stop> {
+        self.world.idle(at, until)
+    }
+
+    fn answer(&mut self, at: At, query: Query) -> Result<u64, Stop> {
+        let value = self.world.answer(at, query)?;
+        self.sink.entry(&Entry { at, body: Body::Answer(value) })?;
+        Ok(value)
+    }
+
+    fn emit(&mut self, at: At, output: Output) {
+        self.tally.add(&output);
+        self.world.emit(at, output);
+        self.mark(at);
+    }
+
+    fn digest_due(&self, at: At) -> bool {
+        at.position.count >= self.next_epoch || self.world.digest_due(at)
+    }
+
+    fn digest(&mut self, at: At, digest: Digest) -> Result<(), Stop> {
+        if self.world.digest_due(at) {
+            self.world.digest(at, digest)?;
+        }
+        if at.position.count >= self.next_epoch {
+            self.next_epoch = after(at.position.count, self.epoch);
+            self.sink.entry(&Entry { at, body: Body::Digest(digest) })?;
+            self.sink.flush()?;
+        }
+        Ok(())
+    }
+}
