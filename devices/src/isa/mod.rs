@@ -2,4 +2,5 @@
 //!
 //! Not responsible for: port maps and wires (`board.rs` makes the connections; `crate::wiring` has the numbers).
 
+pub mod pic;
 pub mod pit;
