@@ -20,19 +20,17 @@ need() {
         fi
         return 0
     fi
-    # A fresh image of Debian comes without package lists; guests are built from downloads even where nothing is missing.
-    if ! apt-cache show linux-image-cloud-amd64 busybox-static "${missing[@]}" > /dev/null 2>&1; then
+    # A fresh image of Debian comes without package lists, and old lists name files that the mirror no longer has. Guests are
+    # built from downloads, so this matters even where nothing is missing.
+    if ! apt-cache show linux-image-cloud-amd64 > /dev/null 2>&1 ||
+        [ -n "$(find /var/lib/apt/lists -maxdepth 0 -mtime +7)" ]; then
         echo "[setup] fetching package lists" >&2
-        apt-get -qq update >&2
+        apt-get -qq update >&2 || echo "[setup] not every list could be fetched; going on with those that are here" >&2
     fi
     [ ${#missing[@]} -eq 0 ] && return 0
     echo "[setup] installing ${missing[*]}" >&2
-    # Old lists name files that the mirror no longer has: fetch new ones once, then try again.
-    install_quietly "${missing[@]}" || { apt-get -qq update >&2 && install_quietly "${missing[@]}"; }
-}
-
-install_quietly() {
-    DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$@" < /dev/null > /dev/null
+    DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 install -y --no-install-recommends "${missing[@]}" \
+        < /dev/null > /dev/null
 }
 
 # need_rust : cargo is on the PATH, and the C compiler that rustc links with is there
