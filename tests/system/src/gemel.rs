@@ -14,7 +14,7 @@ use std::time::Duration;
 /// A release build from nothing on two slow cores.
 const BUILD_LIMIT: Duration = Duration::from_secs(1500);
 
-/// The release binary, built once for each test process so that no test meets an old one.
+/// `$GEMEL_BIN`, else the release binary, built once for each test process so that no test meets an old one.
 pub fn binary() -> Result<&'static Path> {
     static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     BINARY
@@ -24,6 +24,9 @@ pub fn binary() -> Result<&'static Path> {
 }
 
 fn build() -> Result<PathBuf> {
+    if let Some(given) = std::env::var_os("GEMEL_BIN") {
+        return Ok(given.into());
+    }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.args([

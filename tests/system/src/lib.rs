@@ -7,6 +7,7 @@ pub mod child;
 pub mod gemel;
 pub mod guest;
 pub mod results;
+pub mod terminal;
 
 use std::path::PathBuf;
 
