@@ -1,0 +1,172 @@
+//! Where threads leave what comes in, until the machine takes it.
+//!
+//! Not responsible for: when an input reaches the guest (`inputs`), or where it comes from (`serial`, `control`,
+//! `signals`).
+//!
+//! One mutex and two condition variables instead of a channel: a serial port that the guest does not read must hold
+//! up its own sender and nothing else, least of all a request to quit.
+
+use crate::SERIAL_PORTS;
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// Who asked for the end of the run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum QuitReason {
+    /// Ctrl-A x on the terminal.
+    Terminal,
+    /// `quit` on the control socket.
+    Control,
+    /// A signal, by number.
+    Signal(i32),
+}
+
+/// Bytes that may wait for one serial port before its sender has to wait too.
+const SERIAL_QUEUE: usize = 4096;
+/// Key presses that may wait; a person does not type that far ahead.
+const KEY_QUEUE: usize = 4096;
+
+/// What has come in and was not taken yet.
+#[derive(Default)]
+pub(crate) struct Waiting {
+    pub serial: [VecDeque<u8>; SERIAL_PORTS],
+    pub keys: VecDeque<Vec<u8>>,
+    pub power_button: bool,
+    pub quit: Option<QuitReason>,
+    /// Somebody else wants the machine's thread to look at its world.
+    pub nudged: bool,
+    sources: usize,
+}
+
+/// The meeting point of backend threads and the machine's thread.
+#[derive(Default)]
+pub struct Inbox {
+    waiting: Mutex<Waiting>,
+    arrived: Condvar,
+    room: Condvar,
+    any: AtomicBool,
+}
+
+/// Something that can still send. The machine may wait for ever only while one exists.
+pub struct Source(Arc<Inbox>);
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        self.0.waiting.lock().sources -= 1;
+        self.0.arrived.notify_all();
+    }
+}
+
+impl Inbox {
+    /// An empty inbox without sources.
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// Registers a source of inputs, for as long as the returned value lives.
+    pub fn source(self: &Arc<Self>) -> Source {
+        self.waiting.lock().sources += 1;
+        Source(Arc::clone(self))
+    }
+
+    /// Bytes for a serial port. Blocks while the guest is far behind; returns `false` when the run is over.
+    pub fn serial(&self, port: usize, bytes: &[u8]) -> bool {
+        for piece in bytes.chunks(SERIAL_QUEUE) {
+            let mut waiting = self.waiting.lock();
+            while waiting.serial[port].len() >= SERIAL_QUEUE && waiting.quit.is_none() {
+                self.room.wait(&mut waiting);
+            }
+            if waiting.quit.is_some() {
+                return false;
+            }
+            waiting.serial[port].extend(piece);
+            self.announce(waiting);
+        }
+        true
+    }
+
+    /// A key, or several held together, as scan codes of set 2. `false` when too many wait already.
+    pub fn key(&self, codes: Vec<u8>) -> bool {
+        let mut waiting = self.waiting.lock();
+        let room = waiting.keys.len() < KEY_QUEUE;
+        if room {
+            waiting.keys.push_back(codes);
+        }
+        self.announce(waiting);
+        room
+    }
+
+    /// The power button.
+    pub fn power_button(&self) {
+        let mut waiting = self.waiting.lock();
+        waiting.power_button = true;
+        self.announce(waiting);
+    }
+
+    /// Ends the run. The first reason stays.
+    pub fn quit(&self, reason: QuitReason) {
+        let mut waiting = self.waiting.lock();
+        waiting.quit.get_or_insert(reason);
+        self.room.notify_all();
+        self.announce(waiting);
+    }
+
+    /// Makes the machine's thread return from an idle wait early, once (a wrapper has something to do).
+    pub fn nudge(&self) {
+        let mut waiting = self.waiting.lock();
+        waiting.nudged = true;
+        self.announce(waiting);
+    }
+
+    /// Why the run was ended from outside, if it was.
+    pub fn quit_reason(&self) -> Option<QuitReason> {
+        self.waiting.lock().quit
+    }
+
+    /// Whether any source is left.
+    pub fn has_sources(&self) -> bool {
+        self.waiting.lock().sources > 0
+    }
+
+    fn announce(&self, waiting: MutexGuard<'_, Waiting>) {
+        self.any.store(true, Ordering::Release);
+        drop(waiting);
+        self.arrived.notify_all();
+    }
+
+    /// Whether [`Inbox::take`] can find anything: one load, for the machine's frequent look.
+    pub(crate) fn any(&self) -> bool {
+        self.any.load(Ordering::Acquire)
+    }
+
+    /// Looks at what waits and takes of it. `f` says also whether something is left.
+    pub(crate) fn take<R>(&self, f: impl FnOnce(&mut Waiting) -> (R, bool)) -> R {
+        let mut waiting = self.waiting.lock();
+        let (result, left) = f(&mut waiting);
+        self.any.store(left, Ordering::Release);
+        drop(waiting);
+        self.room.notify_all();
+        result
+    }
+
+    /// Sleeps until `wanted` holds (`true`), the deadline passed, or there is neither deadline nor source (`false`).
+    pub(crate) fn wait(&self, deadline: Option<Instant>, wanted: impl Fn(&Waiting) -> bool) -> bool {
+        let mut waiting = self.waiting.lock();
+        loop {
+            if wanted(&waiting) {
+                return true;
+            }
+            match deadline {
+                Some(at) if self.arrived.wait_until(&mut waiting, at).timed_out() => {
+                    return wanted(&waiting);
+                }
+                Some(_) => {}
+                None if waiting.sources == 0 => return false,
+                None => self.arrived.wait(&mut waiting),
+            }
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The live world: the rule that ties pacing, inputs, disks and outputs together.
+//!
+//! Not responsible for: any of the four; each has a module.
+
+use crate::disk::Disks;
+use crate::error::HostError;
+use crate::inputs::Inputs;
+use crate::outputs::OutputSink;
+use crate::pacing::{ClockMode, Pacer};
+use gemel_machine::{At, Digest, Input, Output, Query, Stop, StopAt, VirtTime, World};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// Counts between two looks at the world when somebody could send something: 0.26 ms of guest time.
+pub const SLICE: u64 = 1 << 16;
+/// The same when only signals can come.
+const QUIET_SLICE: u64 = 1 << 20;
+
+/// Where a run is, for other threads to look at.
+#[derive(Default, Debug)]
+pub struct Status {
+    /// Count at the last stop.
+    pub count: AtomicU64,
+    /// Guest time at the last stop, ns.
+    pub time: AtomicU64,
+    /// Bytes that left the serial ports.
+    pub serial_bytes: AtomicU64,
+    /// Disk requests performed.
+    pub disk_requests: AtomicU64,
+}
+
+/// The live world.
+pub struct Live {
+    /// How guest time follows the host's clock.
+    pub pacer: Pacer,
+    /// What comes in.
+    pub inputs: Inputs,
+    /// The disks.
+    pub disks: Disks,
+    /// Where bytes go.
+    pub outputs: Box<dyn OutputSink>,
+    status: Arc<Status>,
+    seed: u64,
+    slice: u64,
+    slice_end: u64,
+    failed: Option<Stop>,
+}
+
+impl Live {
+    /// A world of these parts. `seed` is the machine's seed: random numbers follow from it and the position.
+    pub fn new(pacer: Pacer, inputs: Inputs, disks: Disks, outputs: Box<dyn OutputSink>, seed: u64) -> Self {
+        let quiet = pacer.mode() == ClockMode::Free && !inputs.inbox().has_sources();
+        let slice = if quiet { QUIET_SLICE } else { SLICE };
+        Self {
+            pacer,
+            inputs,
+            disks,
+            outputs,
+            status: Arc::default(),
+            seed,
+            slice,
+            slice_end: 0,
+            failed: None,
+        }
+    }
+
+    /// Where the run is, kept up to date at every stop.
+    pub fn status(&self) -> Arc<Status> {
+        Arc::clone(&self.status)
+    }
+
+    fn flush(&mut self) {
+        if let Err(e) = self.outputs.flush() {
+            self.failed.get_or_insert(Stop::Host(Box::new(e)));
+        }
+    }
+
+    /// What is known to come by itself: disk completions and keys that wait for their time.
+    fn next_due(&self) -> VirtTime {
+        self.disks.next_due().min(self.inputs.next_due())
+    }
+
+    /// Free mode: idle time passes at once, up to what is known to come; only for a person does the guest wait.
+    fn idle_free(&mut self, at: At, until: VirtTime) -> Result<VirtTime, Stop> {
+        let key = self.inputs.next_due();
+        let until = until.min(self.disks.next_due()).min(key).max(at.time);
+        if until != VirtTime::NEVER {
+            return Ok(until);
+        }
+        if self.inputs.wait(None, false) { Ok(at.time) } else { Err(stuck()) }
+    }
+
+    fn check(&mut self) -> Result<(), Stop> {
+        self.failed.take().map_or(Ok(()), Err)
+    }
+}
+
+fn stuck() -> Stop {
+    Stop::Host(Box::new(HostError::Stuck))
+}
+
+impl World for Live {
+    fn next_stop(&mut self, at: At) -> StopAt {
+        // The slice's end stays where it is until it is reached: a guest that emits all the time must not push it
+        // ahead of itself.
+        if at.position.count >= self.slice_end {
+            self.slice_end = at.position.count.saturating_add(self.slice);
+        }
+        StopAt { count: self.slice_end, time: self.next_due() }
+    }
+
+    fn poll(&mut self, at: At) -> Result<Option<Input>, Stop> {
+        self.status.count.store(at.position.count, Relaxed);
+        self.status.time.store(at.time.0, Relaxed);
+        self.check()?;
+        if at.position.count >= self.slice_end {
+            self.flush();
+            self.check()?;
+        }
+        self.pacer.hold(at.time);
+        match self.disks.take_due(at.time) {
+            Some(done) => Ok(Some(done)),
+            None => self.inputs.take(at.time),
+        }
+    }
+
+    fn idle(&mut self, at: At, until: VirtTime) -> Result<VirtTime, Stop> {
+        self.flush();
+        self.check()?;
+        let Some(plan) = self.pacer.plan(at.time) else { return self.idle_free(at, until) };
+        loop {
+            // A key that came while another still waits for its time is no reason to wake, but it has a time now.
+            let key = self.inputs.next_due();
+            let until = until.min(self.disks.next_due()).min(key).max(at.time);
+            let deadline = plan.deadline(until);
+            if !self.inputs.wait(deadline, key != VirtTime::NEVER) {
+                return deadline.map(|_| until).ok_or_else(stuck);
+            }
+            let now = plan.guest_time_at(Instant::now()).min(until);
+            if now >= until || self.inputs.deliverable(now) {
+                return Ok(now);
+            }
+        }
+    }
+
+    fn answer(&mut self, at: At, query: Query) -> Result<u64, Stop> {
+        match query {
+            // The machine answers this itself; its clock ticks in nanoseconds.
+            Query::Tsc => Ok(at.time.0),
+            Query::Random => Ok(xxh3_64_with_seed(&at.position.count.to_le_bytes(), self.seed)),
+        }
+    }
+
+    fn emit(&mut self, at: At, output: Output) {
+        match output {
+            Output::Serial { port, byte } => {
+                self.status.serial_bytes.fetch_add(1, Relaxed);
+                self.outputs.serial(port, byte);
+            }
+            Output::SerialConsumed { port, count } => self.inputs.consumed(port, count),
+            Output::Debug(byte) => self.outputs.debug(byte),
+            Output::Disk(request) => {
+                self.status.disk_requests.fetch_add(1, Relaxed);
+                self.disks.submit(at.time, request);
+            }
+        }
+    }
+
+    fn digest_due(&self, _at: At) -> bool {
+        false
+    }
+
+    fn digest(&mut self, _at: At, _digest: Digest) -> Result<(), Stop> {
+        Ok(())
+    }
+}
