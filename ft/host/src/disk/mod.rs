@@ -107,23 +107,46 @@ impl Disk {
     fn try_perform(&mut self, op: &DiskOp) -> io::Result<Vec<u8>> {
         match op {
             DiskOp::Read { sector, sectors } => {
-                let offset = self.offset(*sector, u64::from(*sectors))?;
+                // Checked before there is a buffer: a guest may ask for more than there is memory.
+                self.offset(*sector, u64::from(*sectors))?;
                 let mut data = vec![0; *sectors as usize * SECTOR as usize];
-                self.store.read(offset, &mut data)?;
-                Ok(data)
+                self.read(*sector, &mut data).map(|()| data)
             }
-            DiskOp::Write { .. } if self.read_only => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
-            DiskOp::Write { sector, data } => {
-                let offset = self.offset(*sector, (data.len() as u64).div_ceil(SECTOR))?;
-                self.store.write(offset, data)?;
-                Ok(Vec::new())
-            }
-            DiskOp::Flush => self.store.flush().map(|()| Vec::new()),
+            DiskOp::Write { sector, data } => self.write(*sector, data).map(|()| Vec::new()),
+            DiskOp::Flush => self.flush().map(|()| Vec::new()),
         }
     }
 
-    /// The byte offset of a range of sectors, if it lies on the disk. What is checked here bounds the buffer of a
-    /// read by the size of the disk.
+    /// Reads whole sectors.
+    ///
+    /// # Errors
+    /// What the host said, or that the range is not on the disk.
+    pub fn read(&mut self, sector: u64, out: &mut [u8]) -> io::Result<()> {
+        let offset = self.offset(sector, (out.len() as u64).div_ceil(SECTOR))?;
+        self.store.read(offset, out)
+    }
+
+    /// Writes whole sectors.
+    ///
+    /// # Errors
+    /// What the host said, or that the range is not on the disk, or that the disk is write-protected.
+    pub fn write(&mut self, sector: u64, data: &[u8]) -> io::Result<()> {
+        if self.read_only {
+            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+        }
+        let offset = self.offset(sector, (data.len() as u64).div_ceil(SECTOR))?;
+        self.store.write(offset, data)
+    }
+
+    /// Makes what was written durable.
+    ///
+    /// # Errors
+    /// What the host said.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.store.flush()
+    }
+
+    /// The byte offset of a range of sectors, if it lies on the disk.
     fn offset(&self, sector: u64, sectors: u64) -> io::Result<u64> {
         match sector.checked_add(sectors) {
             Some(end) if end <= self.sectors => Ok(sector * SECTOR),

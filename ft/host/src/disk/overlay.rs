@@ -160,7 +160,7 @@ mod tests {
     fn reads_what_was_written_and_leaves_the_image_untouched() {
         let dir = tempfile::tempdir().unwrap();
         let (image, over) = (dir.path().join("image"), dir.path().join("over"));
-        let original: Vec<u8> = (0..40_960u32 + 512).map(|i| (i * 31 >> 3) as u8).collect();
+        let original: Vec<u8> = (0..40_960u32 + 512).map(|i| ((i * 31) >> 3) as u8).collect();
         std::fs::write(&image, &original).unwrap();
         let size = original.len() as u64;
         let open = || Image::open(&image, false).unwrap().0;
