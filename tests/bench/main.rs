@@ -92,11 +92,11 @@ fn speed(name: &str, guest: &Guest, with_bochs: bool, samples: &mut Samples) -> 
         samples.entry(figure(&format!("{name}, {what}"))?).or_default().push(value);
         Ok(())
     };
-    let (run, ran) = timed(guest, folder.path(), gemel_with("run", guest, None)?.args(["--clock", "free"]))?;
+    let (run, ran) = timed(guest, folder.path(), gemel_with("run", guest)?.args(["--clock", "free"]))?;
     let instructions = ran["instructions"].as_f64().context("gemel run --json names no instructions")?;
     let speed = instructions / run / 1e6;
     add("gemel run", speed)?;
-    let mut recording = gemel_with("record", guest, None)?;
+    let mut recording = gemel_with("record", guest)?;
     recording.args(["--clock", "free", "-o"]).arg(&log);
     let (record, _) = timed(guest, folder.path(), &mut recording)?;
     add("record / run", record / run)?;
@@ -125,7 +125,7 @@ fn timed(guest: &Guest, folder: &Path, command: &mut Command) -> Result<(f64, Va
 fn idleness(guest: &Guest, samples: &mut Samples) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let (log, serial) = (folder.path().join("log.gml"), folder.path().join("serial"));
-    let mut recording = gemel_with("record", guest, None)?;
+    let mut recording = gemel_with("record", guest)?;
     recording.arg("--serial").arg(format!("file:{}", serial.display())).arg("-o").arg(&log);
     let recording = Bounded::start(&mut recording, LIMIT)?;
     let begin = cpu_when("@BEGIN", &serial, &recording)?;

@@ -55,8 +55,8 @@ pub fn gemel(command: &str) -> Result<Command> {
     Ok(gemel)
 }
 
-/// `gemel COMMAND` for `guest`; `disk` is the image that this run may write to.
-pub fn gemel_with(command: &str, guest: &Guest, disk: Option<&Path>) -> Result<Command> {
+/// `gemel COMMAND` for `guest`. Writes to its disk go to a copy that lasts as long as the run.
+pub fn gemel_with(command: &str, guest: &Guest) -> Result<Command> {
     let mut gemel = gemel(command)?;
     gemel.arg("-m").arg(guest.memory.to_string());
     gemel
@@ -66,8 +66,8 @@ pub fn gemel_with(command: &str, guest: &Guest, disk: Option<&Path>) -> Result<C
         .arg(guest.initrd())
         .arg("--append")
         .arg(&guest.append);
-    if let Some(disk) = disk {
-        gemel.arg("--drive").arg(format!("file={},if=virtio", disk.display()));
+    if let Some(disk) = &guest.disk {
+        gemel.arg("--drive").arg(format!("file={},if=virtio,snapshot=on", disk.display()));
     }
     Ok(gemel)
 }

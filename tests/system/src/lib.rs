@@ -8,6 +8,7 @@ pub mod gemel;
 pub mod guest;
 pub mod results;
 pub mod terminal;
+pub mod typist;
 
 use std::path::PathBuf;
 

@@ -4,9 +4,12 @@
 //! ignored, with this reason. Runs are shared: the test of a replay replays what the test of its recording recorded.
 
 use anyhow::{Context, Result, anyhow, ensure};
+use gemel_system_tests::child::{self, Bounded, Finished};
 use gemel_system_tests::gemel::{gemel, gemel_with};
 use gemel_system_tests::guest::Guest;
-use gemel_system_tests::{child, results};
+use gemel_system_tests::results;
+use gemel_system_tests::terminal::Terminal;
+use gemel_system_tests::typist::{self, Typist};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use serde_json::Value;
 use std::fs;
@@ -28,7 +31,7 @@ enum Role {
 use Role::{Plain, Recorded, Replayed};
 const ROLES: [Role; 3] = [Plain, Recorded, Replayed];
 
-/// Each guest that needs nobody to type, and the roles in which it runs by default
+/// Each guest, and the roles in which it runs by default
 const GUESTS: &[(&str, &[Role])] = &[
     ("boot-cloud", &ROLES),
     ("boot-amd64", &[]),
@@ -41,6 +44,9 @@ const GUESTS: &[(&str, &[Role])] = &[
     ("pagefault", &[]),
     ("disk-virtio", &[Recorded, Replayed]),
     ("idle", &[Plain]),
+    ("interact", &[Recorded, Replayed]),
+    ("lines", &[Recorded, Replayed]),
+    ("shell", &[Plain]),
     ("apps-run", &[]),
     ("apps-systemd", &[]),
 ];
@@ -97,9 +103,7 @@ impl Subject {
     fn plain(&self) -> Result<&Outcome> {
         shared(&self.plain, || {
             let guest = Guest::obtain(self.name)?;
-            let folder = tempfile::tempdir()?;
-            let disk = disk_copy(&guest, folder.path())?;
-            run(&guest, folder, gemel_with("run", &guest, disk.as_deref())?.args(["--clock", "free"]))
+            run(&guest, tempfile::tempdir()?, &mut gemel_with("run", &guest)?)
         })
     }
 
@@ -107,17 +111,17 @@ impl Subject {
         shared(&self.recorded, || {
             let guest = Guest::obtain(self.name)?;
             let folder = tempfile::tempdir()?;
-            let disk = disk_copy(&guest, folder.path())?;
-            let mut command = gemel_with("record", &guest, disk.as_deref())?;
-            command.args(["--clock", "free", "-o"]).arg(log(folder.path()));
+            let mut command = gemel_with("record", &guest)?;
+            command.arg("-o").arg(log(folder.path()));
             run(&guest, folder, &mut command)
         })
     }
 
-    /// Under the free clock, recording changes nothing that the guest can see.
+    /// Under the free clock, recording changes nothing that the guest can see. What is typed comes when it comes: there is
+    /// nothing to compare then.
     fn recorded_like_plain(&self) -> Result<()> {
         let recorded = self.recorded()?;
-        if self.plain_is_due {
+        if self.plain_is_due && typist::for_guest(self.name).is_none() {
             let plain = self.plain().context("there is no plain run to compare with")?;
             same_end(&plain.report, &recorded.report).context("plain against recorded")?;
         }
@@ -126,10 +130,7 @@ impl Subject {
 
     fn replayed_like_recorded(&self) -> Result<()> {
         let recorded = self.recorded().context("there is nothing to replay")?;
-        let guest = Guest::obtain(self.name)?;
-        let mut command = gemel("replay")?;
-        command.arg(log(recorded.folder.path()));
-        let replayed = run(&guest, tempfile::tempdir()?, &mut command)?;
+        let replayed = replay(&Guest::obtain(self.name)?, &log(recorded.folder.path()))?;
         same_end(&recorded.report, &replayed.report).context("recorded against replayed")?;
         ensure!(recorded.serial == replayed.serial, "the replay printed something else on the serial port");
         Ok(())
@@ -150,21 +151,41 @@ fn log(folder: &Path) -> PathBuf {
     folder.join("run.gml")
 }
 
-/// A copy of the guest's disk for one run; the cached image stays as it was built.
-fn disk_copy(guest: &Guest, folder: &Path) -> Result<Option<PathBuf>> {
-    let Some(image) = &guest.disk else { return Ok(None) };
-    let copy = folder.join("disk.raw");
-    // cp keeps the holes of a sparse image, fs::copy may not.
-    child::run(Command::new("cp").arg("--sparse=always").arg(image).arg(&copy), Duration::from_secs(120))?;
-    Ok(Some(copy))
+/// Runs a command line to its end and checks the guest's results. Where the guest wants somebody to type, the clock is paced and
+/// somebody does.
+fn run(guest: &Guest, folder: TempDir, command: &mut Command) -> Result<Outcome> {
+    command.arg("--json");
+    let (finished, serial) = match typist::for_guest(&guest.name) {
+        None => unattended(folder.path(), command.args(["--clock", "free"]))?,
+        Some(typist) => attended(folder.path(), command, typist)?,
+    };
+    outcome(guest, folder, &finished, serial)
 }
 
-/// Runs a command line to its end and checks the guest's results.
-fn run(guest: &Guest, folder: TempDir, command: &mut Command) -> Result<Outcome> {
-    let serial = folder.path().join("serial");
-    command.arg("--serial").arg(format!("file:{}", serial.display())).arg("--json");
-    let finished = child::run(command, LIMIT)?;
-    let serial = fs::read(serial).context("the run left no serial output")?;
+/// Replays a log; nobody types, whoever did when it was recorded.
+fn replay(guest: &Guest, log: &Path) -> Result<Outcome> {
+    let folder = tempfile::tempdir()?;
+    let (finished, serial) = unattended(folder.path(), gemel("replay")?.arg(log).arg("--json"))?;
+    outcome(guest, folder, &finished, serial)
+}
+
+fn unattended(folder: &Path, command: &mut Command) -> Result<(Finished, Vec<u8>)> {
+    let serial = folder.join("serial");
+    let finished = child::run(command.arg("--serial").arg(format!("file:{}", serial.display())), LIMIT)?;
+    Ok((finished, fs::read(serial).context("the run left no serial output")?))
+}
+
+fn attended(folder: &Path, command: &mut Command, typist: Typist) -> Result<(Finished, Vec<u8>)> {
+    let (serial, control) = (folder.join("serial"), folder.join("control"));
+    command.arg("--serial").arg(format!("unix:{},server", serial.display())).arg("--control").arg(&control);
+    let running = Bounded::start(command, LIMIT)?;
+    let mut port = Terminal::connect(&serial, LIMIT).with_context(|| running.printed().1)?;
+    typist(&mut port, &control).with_context(|| running.printed().1)?;
+    let printed = port.finish(LIMIT)?;
+    Ok((running.succeed()?, printed))
+}
+
+fn outcome(guest: &Guest, folder: TempDir, finished: &Finished, serial: Vec<u8>) -> Result<Outcome> {
     results::check(&guest.expected, &serial)?;
     let report = serde_json::from_str(&finished.stdout).context("the output with --json is not JSON")?;
     Ok(Outcome { serial, report, folder })
