@@ -4,4 +4,5 @@
 
 pub mod pic;
 pub mod pit;
+pub mod rtc;
 pub mod uart;
