@@ -1,8 +1,8 @@
-//! The matrix: every guest of `tests/guests` plain, recorded and replayed, one test each, so that a failure has a name.
+//! One guest, and the runs of it that its tests share.
 //!
-//! A part that represents the whole runs by default; `GEMEL_MATRIX=all` runs the rest as well, which otherwise counts as
-//! ignored, with this reason. Runs are shared: the test of a replay replays what the test of its recording recorded.
+//! Not responsible for which of them are due (`main`).
 
+use crate::Role;
 use anyhow::{Context, Result, anyhow, ensure};
 use gemel_system_tests::child::{self, Bounded, Finished};
 use gemel_system_tests::gemel::{gemel, gemel_with};
@@ -10,105 +10,63 @@ use gemel_system_tests::guest::Guest;
 use gemel_system_tests::results;
 use gemel_system_tests::terminal::Terminal;
 use gemel_system_tests::typist::{self, Typist};
-use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
-use std::sync::{Arc, OnceLock};
+use std::process::Command;
+use std::sync::OnceLock;
 use std::time::Duration;
 use tempfile::TempDir;
 
 /// For one run of one guest. The longest has about 10 G instructions.
 const LIMIT: Duration = Duration::from_secs(1200);
 
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Role {
-    Plain,
-    Recorded,
-    Replayed,
-}
-use Role::{Plain, Recorded, Replayed};
-const ROLES: [Role; 3] = [Plain, Recorded, Replayed];
-
-/// Each guest, and the roles in which it runs by default
-const GUESTS: &[(&str, &[Role])] = &[
-    ("boot-cloud", &ROLES),
-    ("boot-amd64", &[]),
-    ("boot-686", &[]),
-    ("boot-686-pae", &[]),
-    ("cpu-int", &[Plain]),
-    ("cpu-fp", &[]),
-    ("syscall", &[]),
-    ("forkexec", &[]),
-    ("pagefault", &[]),
-    ("disk-virtio", &[Recorded, Replayed]),
-    ("idle", &[Plain]),
-    ("interact", &[Recorded, Replayed]),
-    ("lines", &[Recorded, Replayed]),
-    ("shell", &[Plain]),
-    ("apps-run", &[]),
-    ("apps-systemd", &[]),
-];
-
-fn main() -> ExitCode {
-    let everything = std::env::var("GEMEL_MATRIX").is_ok_and(|value| value == "all");
-    let mut trials = Vec::new();
-    for &(guest, by_default) in GUESTS {
-        let due = |role| everything || by_default.contains(&role);
-        let subject = Arc::new(Subject::new(guest, due(Plain)));
-        for role in ROLES {
-            let subject = Arc::clone(&subject);
-            let name = format!("{role:?}_{guest}").to_lowercase().replace('-', "_");
-            let runs = due(role);
-            trials.push(Trial::ignorable_test(name, move || {
-                if !runs {
-                    return Ok(Completion::ignored_with(
-                        "not in the default part of the matrix: GEMEL_MATRIX=all",
-                    ));
-                }
-                let outcome = match role {
-                    Plain => subject.plain().map(drop),
-                    Recorded => subject.recorded_like_plain(),
-                    Replayed => subject.replayed_like_recorded(),
-                };
-                outcome.map(|()| Completion::Completed).map_err(|error| Failed::from(format!("{error:#}")))
-            }));
-        }
-    }
-    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
-}
-
-/// A guest with the runs of it that tests share
-struct Subject {
+/// A guest with its runs, each made by whoever needs it first
+pub struct Subject {
     name: &'static str,
     /// Whether the plain run is made at all, so that others may be compared with it
     plain_is_due: bool,
-    plain: OnceLock<Result<Outcome, String>>,
-    recorded: OnceLock<Result<Outcome, String>>,
+    plain: Run,
+    recorded: Run,
+    replayed: Run,
 }
 
+type Run = OnceLock<Result<Outcome, String>>;
+
 /// A run that ended as it should, with the files that it left
-struct Outcome {
-    serial: Vec<u8>,
-    report: Value,
+pub struct Outcome {
+    /// What the guest printed
+    pub serial: Vec<u8>,
+    /// What `--json` printed
+    pub report: Value,
     folder: TempDir,
 }
 
 impl Subject {
-    fn new(name: &'static str, plain_is_due: bool) -> Self {
-        Self { name, plain_is_due, plain: OnceLock::new(), recorded: OnceLock::new() }
+    /// A guest of which nothing has run yet.
+    pub fn new(name: &'static str, plain_is_due: bool) -> Self {
+        let not_yet = Run::new;
+        Self { name, plain_is_due, plain: not_yet(), recorded: not_yet(), replayed: not_yet() }
+    }
+
+    /// Runs the guest as `role`, if it has not yet, and compares the run with those that it must be like.
+    pub fn test(&self, role: Role) -> Result<&Outcome> {
+        match role {
+            Role::Plain => self.plain(),
+            Role::Recorded => self.recorded_like_plain(),
+            Role::Replayed => self.replayed_like_recorded(),
+        }
     }
 
     fn plain(&self) -> Result<&Outcome> {
-        shared(&self.plain, || {
+        once(&self.plain, || {
             let guest = Guest::obtain(self.name)?;
             run(&guest, tempfile::tempdir()?, &mut gemel_with("run", &guest)?)
         })
     }
 
     fn recorded(&self) -> Result<&Outcome> {
-        shared(&self.recorded, || {
+        once(&self.recorded, || {
             let guest = Guest::obtain(self.name)?;
             let folder = tempfile::tempdir()?;
             let mut command = gemel_with("record", &guest)?;
@@ -119,32 +77,29 @@ impl Subject {
 
     /// Under the free clock, recording changes nothing that the guest can see. What is typed comes when it comes: there is
     /// nothing to compare then.
-    fn recorded_like_plain(&self) -> Result<()> {
+    fn recorded_like_plain(&self) -> Result<&Outcome> {
         let recorded = self.recorded()?;
         if self.plain_is_due && typist::for_guest(self.name).is_none() {
             let plain = self.plain().context("there is no plain run to compare with")?;
             same_end(&plain.report, &recorded.report).context("plain against recorded")?;
         }
-        Ok(())
+        Ok(recorded)
     }
 
-    fn replayed_like_recorded(&self) -> Result<()> {
+    fn replayed_like_recorded(&self) -> Result<&Outcome> {
         let recorded = self.recorded().context("there is nothing to replay")?;
-        let replayed = replay(&Guest::obtain(self.name)?, &log(recorded.folder.path()))?;
+        let replayed =
+            once(&self.replayed, || replay(&Guest::obtain(self.name)?, &log(recorded.folder.path())))?;
         same_end(&recorded.report, &replayed.report).context("recorded against replayed")?;
         ensure!(recorded.serial == replayed.serial, "the replay printed something else on the serial port");
-        Ok(())
+        Ok(replayed)
     }
 }
 
 /// The result of the first caller's work, for all.
-fn shared(
-    cell: &OnceLock<Result<Outcome, String>>,
-    work: impl FnOnce() -> Result<Outcome>,
-) -> Result<&Outcome> {
-    cell.get_or_init(|| work().map_err(|error| format!("{error:#}")))
-        .as_ref()
-        .map_err(|error| anyhow!("{error}"))
+fn once(run: &Run, work: impl FnOnce() -> Result<Outcome>) -> Result<&Outcome> {
+    let result = run.get_or_init(|| work().map_err(|error| format!("{error:#}")));
+    result.as_ref().map_err(|error| anyhow!("{error}"))
 }
 
 fn log(folder: &Path) -> PathBuf {
