@@ -2,7 +2,10 @@
 //!
 //! Not responsible for: port maps and wires (`board.rs` makes the connections; `crate::wiring` has the numbers).
 
+pub mod debug_ports;
+pub mod i8042;
 pub mod pic;
 pub mod pit;
+pub mod reset_ports;
 pub mod rtc;
 pub mod uart;
