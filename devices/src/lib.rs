@@ -2,8 +2,13 @@
 //!
 //! Not responsible for: when a chip is called (`gemel_machine::Machine`), backends (a world's).
 
+pub mod acpi;
+pub mod apic;
+pub mod board;
+pub mod boot;
 #[cfg(test)]
 #[allow(dead_code)] // each device uses the part of the bench that its pins need
 pub(crate) mod conformance;
 pub mod isa;
+pub mod pci;
 pub mod wiring;

@@ -1,0 +1,198 @@
+//! The board: which chips there are and how they are connected. MOTHERBOARD.txt has the same as a picture.
+//!
+//! Not responsible for: the chips; the engine and the clock (`gemel_machine::Machine`).
+
+use crate::acpi::{self, PowerManagement, pm};
+use crate::apic::{IoApic, LocalApic, ioapic, lapic};
+use crate::isa::pic::Pic;
+use crate::isa::pit::Pit;
+use crate::isa::rtc::Rtc;
+use crate::isa::uart::Uart;
+use crate::pci::{self, PciHost};
+use crate::wiring::{ISA_LINES, PCI_INTA, PIC_INTR, WIRES, isa_irq};
+use gemel_machine::bus::{BusBuilder, PortWidth};
+use gemel_machine::{Bus, GuestRam, InputPort, MachineSpec};
+use gemel_x86::CpuModel;
+use std::sync::Arc;
+
+/// The version of the board that this build makes; stands in [`MachineSpec::board`].
+pub const BOARD: u16 = 1;
+/// Where [`build`] leaves the ACPI root pointer, for [`crate::boot::load`].
+pub const RSDP: u64 = acpi::tables::RSDP;
+/// The I/O APIC input of the 8254, which the MADT declares.
+const TIMER_INPUT: u8 = 2;
+
+/// Why there is no board.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum BoardError {
+    /// A specification of another version.
+    #[error(
+        "the machine has board version {found}, this build makes version {BOARD}: use the build that made it"
+    )]
+    Version {
+        /// What the specification says.
+        found: u16,
+    },
+    /// RAM of another size than specified.
+    #[error("the machine's specification says {wanted} bytes of RAM, {found} were given")]
+    Ram {
+        /// What the specification says.
+        wanted: u64,
+        /// What was given.
+        found: u64,
+    },
+    /// More disks than slots.
+    #[error("{0} disks: the board has slots for {max}; attach fewer with --drive", max = pci::SLOTS - 1)]
+    TooManyDisks(usize),
+}
+
+/// Builds the board of a specification, and writes the ACPI tables into `ram`, which must be as after power-on.
+///
+/// # Errors
+/// See [`BoardError`].
+pub fn build(spec: &MachineSpec, cpu: &CpuModel, ram: Arc<GuestRam>) -> Result<Bus, BoardError> {
+    if spec.board != BOARD {
+        return Err(BoardError::Version { found: spec.board });
+    }
+    let size_error = BoardError::Ram { wanted: spec.ram, found: ram.size() };
+    if ram.size() != spec.ram & !0xfff {
+        return Err(size_error);
+    }
+    acpi::tables::write(&ram).map_err(|_| size_error)?;
+
+    let mut board = BusBuilder::new(ram, WIRES);
+    // Interrupt controllers first: at one position, device numbers order the timers.
+    let lapic = board.add(LocalApic::new(cpu));
+    let ioapic = board.add(IoApic::new());
+    let pic = board.add(Pic::new());
+    board.cpu_interrupts(&[lapic, pic]).end_of_interrupt(ioapic);
+    board.window(lapic::BASE, lapic::WINDOW, lapic).window(ioapic::BASE, ioapic::WINDOW, ioapic);
+    for range in Pic::PORTS {
+        board.ports(range, pic, PortWidth::Byte);
+    }
+    board.connect(PIC_INTR, lapic, lapic::LINT0_PIN);
+    for line in 0..ISA_LINES as u8 {
+        board.connect(isa_irq(line), pic, line);
+        match line {
+            0 => board.connect(isa_irq(0), ioapic, TIMER_INPUT),
+            2 => continue, // the 8259 pair's cascade
+            _ => board.connect(isa_irq(line), ioapic, line),
+        };
+    }
+    for link in 0..4 {
+        board.connect(PCI_INTA + u16::from(link), ioapic, pci::FIRST_GSI + link);
+    }
+    isa(&mut board, spec);
+    bridges(&mut board, spec)?;
+    Ok(board.build())
+}
+
+/// The chips of the ISA bus.
+fn isa(board: &mut BusBuilder, spec: &MachineSpec) {
+    let pit = board.add(Pit::new());
+    board.ports(Pit::PORTS, pit, PortWidth::Byte).ports(Pit::PORT_B..=Pit::PORT_B, pit, PortWidth::Byte);
+    let rtc = board.add(Rtc::new(spec.rtc_base, spec.ram));
+    board.ports(Rtc::PORTS, rtc, PortWidth::Byte);
+    for (number, uart) in [Uart::first(), Uart::second()].into_iter().enumerate() {
+        let ports = uart.ports();
+        let uart = board.add(uart);
+        board.ports(ports, uart, PortWidth::Byte).plug(InputPort::Serial(number as u8), uart);
+    }
+}
+
+/// Power management, and PCI with its disks.
+fn bridges(board: &mut BusBuilder, _spec: &MachineSpec) -> Result<(), BoardError> {
+    let power = board.add(PowerManagement::new());
+    board.ports(pm::EVENT_PORT..=pm::LAST_PORT, power, PortWidth::Byte).plug(InputPort::PowerButton, power);
+
+    let host = PciHost::new();
+    let host = board.add(host);
+    board.ports(pci::CONFIG_ADDRESS..=pci::CONFIG_ADDRESS + 7, host, PortWidth::Any);
+    board.window(pci::MEMORY_WINDOW.start, pci::MEMORY_WINDOW.end - pci::MEMORY_WINDOW.start, host);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gemel_machine::{BootSpec, DiskSpec, TimeBase, VirtTime};
+
+    fn spec(disks: usize) -> MachineSpec {
+        MachineSpec {
+            board: BOARD,
+            ram: 16 << 20,
+            cpu: "x86-64-v2".into(),
+            time_base: TimeBase::default(),
+            rtc_base: 1_700_000_000,
+            seed: 1,
+            disks: vec![DiskSpec { sectors: 100, read_only: false, digest: 0 }; disks],
+            boot: BootSpec::default(),
+        }
+    }
+
+    fn board(spec: &MachineSpec) -> Result<Bus, BoardError> {
+        let ram = Arc::new(GuestRam::new(16 << 20).unwrap());
+        build(spec, &CpuModel::x86_64_v2(), ram)
+    }
+
+    #[test]
+    fn every_chip_has_a_name_of_its_own() {
+        let bus = board(&spec(2)).unwrap();
+        let mut names: Vec<_> = bus.save().iter().map(|(name, _)| *name).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count, "{names:?}");
+    }
+
+    #[test]
+    fn a_timer_tick_reaches_the_vcpu_through_the_8259_pair() {
+        // Virtual wire mode, as firmware leaves it: no APIC register is touched.
+        let mut bus = board(&spec(0)).unwrap();
+        let now = VirtTime(0);
+        for (port, value) in [
+            (0x20, 0x11),
+            (0x21, 0x20),
+            (0x21, 4),
+            (0x21, 1),
+            (0x21, 0xfe),
+            (0x43, 0x34),
+            (0x40, 100),
+            (0x40, 0),
+        ] {
+            bus.port_write(now, port, 1, value);
+        }
+        let mut now = now;
+        while !bus.interrupt_pending() {
+            now = bus.next_deadline();
+            assert!(now < VirtTime(1_000_000));
+            bus.fire_timers(now);
+        }
+        assert_eq!(bus.acknowledge(now), 0x20);
+    }
+
+    #[test]
+    fn a_timer_tick_reaches_the_vcpu_through_the_io_apic() {
+        let mut bus = board(&spec(0)).unwrap();
+        let mut now = VirtTime(0);
+        for (register, value) in [(0, 0x10 + 2 * u64::from(TIMER_INPUT)), (0x10, 0x55)] {
+            bus.mmio_write(now, ioapic::BASE + register, 4, value);
+        }
+        bus.mmio_write(now, lapic::BASE + 0x350, 4, 0x1_0700);
+        for (port, value) in [(0x43, 0x34), (0x40, 100), (0x40, 0)] {
+            bus.port_write(now, port, 1, value);
+        }
+        while !bus.interrupt_pending() {
+            now = bus.next_deadline();
+            assert!(now < VirtTime(1_000_000));
+            bus.fire_timers(now);
+        }
+        assert_eq!(bus.acknowledge(now), 0x55);
+    }
+
+    #[test]
+    fn what_cannot_be_built_is_said() {
+        assert_eq!(board(&MachineSpec { board: 0, ..spec(0) }).err(), Some(BoardError::Version { found: 0 }));
+        assert!(matches!(board(&MachineSpec { ram: 32 << 20, ..spec(0) }), Err(BoardError::Ram { .. })));
+    }
+}
