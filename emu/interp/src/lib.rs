@@ -1,1 +1,57 @@
-//! (skeleton)
+//! The interpreter: an engine that executes the guest instruction by instruction, exactly.
+//!
+//! Not responsible for: devices and memory beyond RAM (`emu/machine`), speed by translation (`accel/jit`).
+//!
+//! `exec` drives blocks of decoded instructions (`blocks`, made by `lower`) whose handlers live under `isa`; `mmu`
+//! translates. Nothing that is cached is visible: see [`Interp::flush`].
+
+pub mod blocks;
+pub mod cpu;
+mod exec;
+pub mod fault;
+pub mod flags;
+pub mod isa;
+pub mod lower;
+pub mod mmu;
+pub mod op;
+mod stubs;
+
+use cpu::Cpu;
+use gemel_machine::{CpuIo, EngineError, Exit, GuestRam, Position, Vcpu};
+use gemel_x86::{CpuModel, CpuState};
+use std::sync::Arc;
+
+/// The interpreter as an engine.
+pub struct Interp {
+    cpu: Box<Cpu>,
+}
+
+impl Interp {
+    /// An interpreter in its reset state, for a CPU model, on a machine's RAM.
+    pub fn new(model: CpuModel, ram: Arc<GuestRam>) -> Self {
+        Self { cpu: Box::new(Cpu::new(model, ram)) }
+    }
+}
+
+impl Vcpu for Interp {
+    fn run(&mut self, io: &mut dyn CpuIo) -> Result<Exit, EngineError> {
+        Ok(self.cpu.run(io))
+    }
+
+    fn position(&self) -> Position {
+        self.cpu.position()
+    }
+
+    fn save(&mut self) -> Result<CpuState, EngineError> {
+        Ok(self.cpu.state())
+    }
+
+    fn restore(&mut self, state: &CpuState) -> Result<(), EngineError> {
+        self.cpu.set_state(state);
+        Ok(())
+    }
+
+    fn flush(&mut self) {
+        self.cpu.flush_caches();
+    }
+}

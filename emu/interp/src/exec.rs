@@ -1,0 +1,213 @@
+#![allow(unsafe_code)] // runs blocks by pointer, so that an instruction can change the block cache under itself
+//! The loop: finds blocks, runs them, stops where the machine wants, delivers what is pending.
+//!
+//! Not responsible for: what an instruction does (`isa`), how an interrupt is delivered (`interrupt`).
+//!
+//! Boundaries are what counts here. Whatever needs one sets [`Cpu::limit`] to zero, and the block ends after the
+//! running instruction; where blocks begin and end can therefore never be told from a run.
+
+use crate::blocks::Block;
+use crate::cpu::Cpu;
+use crate::fault::R;
+use crate::lower;
+use gemel_machine::ram::TABLE;
+use gemel_machine::{CpuIo, Exit, Position};
+use gemel_x86::control::DR6_BS;
+use gemel_x86::flags::RF;
+use gemel_x86::segment::CS;
+use std::ptr::NonNull;
+
+impl Cpu {
+    /// Runs until the machine's stop, a halt, or a triple fault.
+    pub(crate) fn run(&mut self, io: &mut dyn CpuIo) -> Exit {
+        self.follow_ram();
+        self.attention = io.attention(self.position());
+        loop {
+            if self.shutdown {
+                return Exit::Shutdown;
+            }
+            if self.count >= self.attention.stop {
+                return Exit::Stop;
+            }
+            if self.needs_care() {
+                if let Some(exit) = self.boundary(io) {
+                    return exit;
+                }
+                continue;
+            }
+            self.run_block(u64::from(u16::MAX), io);
+        }
+    }
+
+    /// Whether a boundary has more to do than to find the next block.
+    #[inline(always)]
+    fn needs_care(&self) -> bool {
+        self.attention.interrupt
+            | self.attention.nmi
+            | self.halted
+            | (self.shadow != 0)
+            | (self.debug_traps != 0)
+            | (self.mmu.mode == crate::mmu::CHECKED)
+            | self.single_steps()
+            | (self.system_flags & RF != 0)
+    }
+
+    /// A boundary with something pending: one delivery, or one instruction (SDM 3A table 6-2 has the order).
+    fn boundary(&mut self, io: &mut dyn CpuIo) -> Option<Exit> {
+        let shadow = self.shadow;
+        if self.debug_traps != 0 && shadow & 2 == 0 {
+            self.deliver_debug_trap(io);
+            return None;
+        }
+        if self.attention.nmi && shadow == 0 && !self.s.nmi_blocked {
+            self.halted = false;
+            self.attention = io.acknowledge_nmi(self.position());
+            self.deliver_nmi(io);
+            return None;
+        }
+        if self.attention.interrupt && shadow == 0 && self.interrupts_on() {
+            self.halted = false;
+            let (vector, attention) = io.acknowledge_irq(self.position());
+            self.attention = attention;
+            self.deliver_external(vector, io);
+            return None;
+        }
+        if self.halted {
+            return Some(if self.interrupts_on() { Exit::Halted } else { Exit::HaltedForGood });
+        }
+        self.shadow = 0;
+        if self.breakpoints_armed() && self.system_flags & RF == 0 && self.code_breakpoint() {
+            self.deliver_fault(io);
+            return None;
+        }
+        let stepped = self.single_steps();
+        let resumed = self.system_flags & RF != 0;
+        let one = shadow != 0 || stepped || resumed || self.mmu.mode == crate::mmu::CHECKED;
+        let retired = self.run_block(if one { 1 } else { u64::from(u16::MAX) }, io);
+        if retired {
+            if resumed {
+                self.system_flags &= !RF;
+            }
+            // MOV SS holds #DB off for one instruction; the step itself is not lost (SDM 3A 6.8.3).
+            if stepped {
+                self.debug_traps |= DR6_BS;
+            }
+        }
+        None
+    }
+
+    /// Runs at most `most` instructions of the block at RIP. False when it ended in a fault (now delivered).
+    #[inline(always)]
+    fn run_block(&mut self, most: u64, io: &mut dyn CpuIo) -> bool {
+        let start = self.rip;
+        let lin = start.wrapping_add(self.seg_base[CS]);
+        let found = match self.blocks.at_linear(lin) {
+            Some(block) if self.mode.flat => Ok(block),
+            _ => self.find_block(start, lin, io),
+        };
+        let Ok(pointer) = found else {
+            self.deliver_fault(io);
+            return false;
+        };
+        // SAFETY: blocks are freed only by `bury`, which runs in `find_block` before a block is handed out. An instruction may drop
+        // the block from the cache, but not its memory.
+        let block: &Block = unsafe { pointer.as_ref() };
+        let room = (self.attention.stop - self.count).min(most);
+        self.blocks.set_running(Some(pointer));
+        self.limit = (block.ops.len() as u64).min(room) as u16;
+        self.regs[crate::op::BLOCK_RIP as usize] = start;
+        self.rip = self.wrap_ip(start.wrapping_add(u64::from(block.bytes)));
+        let mut i = 0u16;
+        while i < self.limit {
+            self.nth = i;
+            let op = &block.ops[i as usize];
+            if (op.run)(self, op, io).is_err() {
+                self.count += u64::from(i);
+                self.nth = 0;
+                self.rip = self.rip_of(op);
+                self.deliver_fault(io);
+                return false;
+            }
+            i += 1;
+        }
+        self.count += u64::from(i);
+        self.nth = 0;
+        if let Some(next) = block.ops.get(i as usize) {
+            self.rip = self.rip_of(next);
+        }
+        true
+    }
+
+    /// Finds or makes the block at RIP.
+    #[cold]
+    #[inline(never)]
+    fn find_block(&mut self, rip: u64, lin: u64, _io: &mut dyn CpuIo) -> R<NonNull<Block>> {
+        self.blocks.bury();
+        let lin = if self.is_64() {
+            if !crate::mmu::access::canonical(lin) {
+                return self.general_protection(0);
+            }
+            lin
+        } else {
+            lin & 0xffff_ffff
+        };
+        if !self.mode.flat && rip > u64::from(self.s.seg[CS].limit) {
+            return self.general_protection(0);
+        }
+        let Some(page) = self.fetch_page(lin)? else {
+            // Fetches from where no RAM is read all ones: FF FF is no instruction.
+            return self.undefined();
+        };
+        let offset = (lin & 0xfff) as u16;
+        let key = self.mode.key();
+        if let Some((block, second)) = self.blocks.at_physical(page, offset, key) {
+            let same = match second {
+                None => true,
+                Some(second) => self.fetch_page((lin | 0xfff) + 1)? == Some(second),
+            };
+            // SAFETY: just found in its page.
+            let bytes = u64::from(unsafe { block.as_ref() }.bytes);
+            if same && (self.mode.flat || rip + bytes - 1 <= u64::from(self.s.seg[CS].limit)) {
+                self.blocks.remember(lin, block);
+                return Ok(block);
+            }
+        }
+        let decoded = lower::decode(self, rip, lin, page)?;
+        let block =
+            self.blocks.insert(page, offset, key, decoded.ops, decoded.bytes, decoded.second_page, &self.ram);
+        self.blocks.remember(lin, block);
+        Ok(block)
+    }
+
+    /// Catches up with what others did to RAM since the last run: DMA into marked pages, cleared DIRTY marks.
+    pub(crate) fn follow_ram(&mut self) {
+        self.mmu.follow_generation(&self.ram);
+        if self.ram.any_touched() {
+            for page in self.ram.take_touched() {
+                self.blocks.page_written(page, &self.ram);
+                if self.ram.marks(page) & TABLE != 0 {
+                    self.mmu.flush_all(&self.ram);
+                    self.blocks.forget_addresses();
+                    self.code_key_changed();
+                }
+            }
+            self.limit = 0;
+        }
+    }
+
+    /// Recomputes what, beside the address, selects a block: address space, privilege, decoding mode.
+    pub(crate) fn code_key_changed(&mut self) {
+        let (space, wrapped) = self.mmu.code_key();
+        if wrapped {
+            self.blocks.forget_addresses();
+        }
+        self.blocks.set_key(space << 5 | u16::from(self.s.cpl == 3) << 4 | u16::from(self.mode.key()));
+    }
+
+    /// Where the running instruction is, for accesses made without its `Op` at hand.
+    pub(crate) fn io_position(&self) -> Position {
+        let start = self.regs[crate::op::BLOCK_RIP as usize];
+        let rip = self.wrap_ip(start.wrapping_add(self.blocks.running_offset(self.nth)));
+        Position { count: self.count + u64::from(self.nth), rip, rcx: self.regs[1] }
+    }
+}

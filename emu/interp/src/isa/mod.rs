@@ -1,0 +1,300 @@
+//! The index of instructions: one line per mnemonic, with its binder, the flags it writes, and those among them that the
+//! manuals leave undefined.
+//!
+//! Not responsible for: the instructions themselves; each family has a file named after its heading in SDM vol. 1
+//! chapter 5. What silicon does with undefined flags is in the handlers' comments, measured, with the CPU named.
+//!
+//! A binder takes the decoded form and returns the handler made for its operand kinds and width, or `None` for a form that
+//! does not exist, which raises #UD.
+
+pub mod binary_arith;
+pub mod bit_byte;
+pub mod control_transfer;
+pub mod data_transfer;
+pub mod decimal_arith;
+pub mod flag_control;
+pub mod io;
+pub mod logical;
+pub mod shift_rotate;
+pub mod string;
+
+use crate::cpu::Cpu;
+use crate::fault::R;
+use crate::lower::Form;
+use crate::op::{Handler, Op};
+use gemel_machine::CpuIo;
+use gemel_x86::flags::{AF, CF, OF, PF, SF, ZF};
+
+/// Picks the handler of a width from a generic one.
+macro_rules! by_width {
+    ($f:expr, $handler:ident $(::<$($g:ty),+>)?) => {
+        match $f.width {
+            8 => $handler::<$($($g,)+)? u8> as $crate::op::Handler,
+            16 => $handler::<$($($g,)+)? u16>,
+            32 => $handler::<$($($g,)+)? u32>,
+            64 => $handler::<$($($g,)+)? u64>,
+            _ => return None,
+        }
+    };
+}
+/// The same for instructions without an 8-bit form.
+macro_rules! by_wide_width {
+    ($f:expr, $handler:ident $(::<$($g:ty),+>)?) => {
+        match $f.width {
+            16 => $handler::<$($($g,)+)? u16> as $crate::op::Handler,
+            32 => $handler::<$($($g,)+)? u32>,
+            64 => $handler::<$($($g,)+)? u64>,
+            _ => return None,
+        }
+    };
+}
+pub(crate) use {by_wide_width, by_width};
+
+const NONE: u64 = 0;
+const ALL: u64 = OF | SF | ZF | AF | PF | CF;
+const NOT_C: u64 = ALL & !CF;
+const SZAP: u64 = SF | ZF | AF | PF;
+const O_A: u64 = OF | AF;
+const OSAPC: u64 = ALL & !ZF;
+const OSZP: u64 = OF | SF | ZF | PF;
+const OAC: u64 = OF | AF | CF;
+const A: u64 = AF;
+const C: u64 = CF;
+const Z: u64 = ZF;
+const OC: u64 = OF | CF;
+const O: u64 = OF;
+const OSAP: u64 = OF | SF | AF | PF;
+
+/// One line of the index.
+pub struct Entry {
+    /// Makes the handler.
+    pub bind: fn(&Form<'_>) -> Option<Handler>,
+    /// Status flags that change.
+    pub written: u64,
+    /// Those of them that the manuals leave undefined.
+    pub undefined: u64,
+}
+
+macro_rules! index {
+    ($($mnemonic:ident => $bind:expr, $written:ident, $undefined:ident;)*) => {
+        /// The index line of a mnemonic.
+        pub fn entry(mnemonic: iced_x86::Mnemonic) -> Option<Entry> {
+            Some(match mnemonic {
+                $(iced_x86::Mnemonic::$mnemonic => Entry { bind: $bind, written: $written, undefined: $undefined },)*
+                _ => return None,
+            })
+        }
+    };
+}
+
+index! {
+    // Data transfer
+    Mov => data_transfer::mov, NONE, NONE;
+    Movzx => data_transfer::movzx, NONE, NONE;
+    Movsx => data_transfer::movsx, NONE, NONE;
+    Movsxd => data_transfer::movsx, NONE, NONE;
+    Xchg => data_transfer::xchg, NONE, NONE;
+    Bswap => data_transfer::bswap, NONE, NONE;
+    Xadd => data_transfer::xadd, ALL, NONE;
+    Cmpxchg => data_transfer::cmpxchg, ALL, NONE;
+    Cmpxchg8b => data_transfer::cmpxchg8b, Z, NONE;
+    Cmpxchg16b => data_transfer::cmpxchg16b, Z, NONE;
+    Push => data_transfer::push, NONE, NONE;
+    Pop => data_transfer::pop, NONE, NONE;
+    Pusha => data_transfer::pusha, NONE, NONE;
+    Pushad => data_transfer::pusha, NONE, NONE;
+    Popa => data_transfer::popa, NONE, NONE;
+    Popad => data_transfer::popa, NONE, NONE;
+    Cbw => data_transfer::cbw, NONE, NONE;
+    Cwde => data_transfer::cbw, NONE, NONE;
+    Cdqe => data_transfer::cbw, NONE, NONE;
+    Cwd => data_transfer::cwd, NONE, NONE;
+    Cdq => data_transfer::cwd, NONE, NONE;
+    Cqo => data_transfer::cwd, NONE, NONE;
+    Cmovo => data_transfer::cmov::<0>, NONE, NONE;
+    Cmovno => data_transfer::cmov::<1>, NONE, NONE;
+    Cmovb => data_transfer::cmov::<2>, NONE, NONE;
+    Cmovae => data_transfer::cmov::<3>, NONE, NONE;
+    Cmove => data_transfer::cmov::<4>, NONE, NONE;
+    Cmovne => data_transfer::cmov::<5>, NONE, NONE;
+    Cmovbe => data_transfer::cmov::<6>, NONE, NONE;
+    Cmova => data_transfer::cmov::<7>, NONE, NONE;
+    Cmovs => data_transfer::cmov::<8>, NONE, NONE;
+    Cmovns => data_transfer::cmov::<9>, NONE, NONE;
+    Cmovp => data_transfer::cmov::<10>, NONE, NONE;
+    Cmovnp => data_transfer::cmov::<11>, NONE, NONE;
+    Cmovl => data_transfer::cmov::<12>, NONE, NONE;
+    Cmovge => data_transfer::cmov::<13>, NONE, NONE;
+    Cmovle => data_transfer::cmov::<14>, NONE, NONE;
+    Cmovg => data_transfer::cmov::<15>, NONE, NONE;
+    // Binary arithmetic
+    Add => binary_arith::add, ALL, NONE;
+    Adc => binary_arith::adc, ALL, NONE;
+    Sub => binary_arith::sub, ALL, NONE;
+    Sbb => binary_arith::sbb, ALL, NONE;
+    Cmp => binary_arith::cmp, ALL, NONE;
+    Neg => binary_arith::neg, ALL, NONE;
+    Inc => binary_arith::inc, NOT_C, NONE;
+    Dec => binary_arith::dec, NOT_C, NONE;
+    Mul => binary_arith::mul, ALL, SZAP;
+    Imul => binary_arith::imul, ALL, SZAP;
+    Div => binary_arith::div, ALL, ALL;
+    Idiv => binary_arith::idiv, ALL, ALL;
+    // Decimal arithmetic
+    Daa => decimal_arith::daa, ALL, O;
+    Das => decimal_arith::das, ALL, O;
+    Aaa => decimal_arith::aaa, ALL, OSZP;
+    Aas => decimal_arith::aas, ALL, OSZP;
+    Aam => decimal_arith::aam, ALL, OAC;
+    Aad => decimal_arith::aad, ALL, OAC;
+    // Logical
+    And => logical::and, ALL, A;
+    Or => logical::or, ALL, A;
+    Xor => logical::xor, ALL, A;
+    Test => logical::test, ALL, A;
+    Not => logical::not, NONE, NONE;
+    // Shift and rotate
+    Shl => shift_rotate::shl, ALL, O_A;
+    Sal => shift_rotate::shl, ALL, O_A;
+    Shr => shift_rotate::shr, ALL, O_A;
+    Sar => shift_rotate::sar, ALL, O_A;
+    Rol => shift_rotate::rol, OC, O;
+    Ror => shift_rotate::ror, OC, O;
+    Rcl => shift_rotate::rcl, OC, O;
+    Rcr => shift_rotate::rcr, OC, O;
+    Shld => shift_rotate::shld, ALL, O_A;
+    Shrd => shift_rotate::shrd, ALL, O_A;
+    // Bit and byte
+    Bt => bit_byte::bt, ALL, OSAP;
+    Bts => bit_byte::bts, ALL, OSAP;
+    Btr => bit_byte::btr, ALL, OSAP;
+    Btc => bit_byte::btc, ALL, OSAP;
+    Bsf => bit_byte::bsf, ALL, OSAPC;
+    Bsr => bit_byte::bsr, ALL, OSAPC;
+    Popcnt => bit_byte::popcnt, ALL, NONE;
+    Seto => bit_byte::set::<0>, NONE, NONE;
+    Setno => bit_byte::set::<1>, NONE, NONE;
+    Setb => bit_byte::set::<2>, NONE, NONE;
+    Setae => bit_byte::set::<3>, NONE, NONE;
+    Sete => bit_byte::set::<4>, NONE, NONE;
+    Setne => bit_byte::set::<5>, NONE, NONE;
+    Setbe => bit_byte::set::<6>, NONE, NONE;
+    Seta => bit_byte::set::<7>, NONE, NONE;
+    Sets => bit_byte::set::<8>, NONE, NONE;
+    Setns => bit_byte::set::<9>, NONE, NONE;
+    Setp => bit_byte::set::<10>, NONE, NONE;
+    Setnp => bit_byte::set::<11>, NONE, NONE;
+    Setl => bit_byte::set::<12>, NONE, NONE;
+    Setge => bit_byte::set::<13>, NONE, NONE;
+    Setle => bit_byte::set::<14>, NONE, NONE;
+    Setg => bit_byte::set::<15>, NONE, NONE;
+    // Control transfer (near; far ones are in far_transfer)
+    Jmp => control_transfer::jmp, NONE, NONE;
+    Call => control_transfer::call, NONE, NONE;
+    Ret => control_transfer::ret, NONE, NONE;
+    Jo => control_transfer::jcc::<0>, NONE, NONE;
+    Jno => control_transfer::jcc::<1>, NONE, NONE;
+    Jb => control_transfer::jcc::<2>, NONE, NONE;
+    Jae => control_transfer::jcc::<3>, NONE, NONE;
+    Je => control_transfer::jcc::<4>, NONE, NONE;
+    Jne => control_transfer::jcc::<5>, NONE, NONE;
+    Jbe => control_transfer::jcc::<6>, NONE, NONE;
+    Ja => control_transfer::jcc::<7>, NONE, NONE;
+    Js => control_transfer::jcc::<8>, NONE, NONE;
+    Jns => control_transfer::jcc::<9>, NONE, NONE;
+    Jp => control_transfer::jcc::<10>, NONE, NONE;
+    Jnp => control_transfer::jcc::<11>, NONE, NONE;
+    Jl => control_transfer::jcc::<12>, NONE, NONE;
+    Jge => control_transfer::jcc::<13>, NONE, NONE;
+    Jle => control_transfer::jcc::<14>, NONE, NONE;
+    Jg => control_transfer::jcc::<15>, NONE, NONE;
+    Jcxz => control_transfer::jcxz, NONE, NONE;
+    Jecxz => control_transfer::jcxz, NONE, NONE;
+    Jrcxz => control_transfer::jcxz, NONE, NONE;
+    Loop => control_transfer::loop_, NONE, NONE;
+    Loope => control_transfer::loope, NONE, NONE;
+    Loopne => control_transfer::loopne, NONE, NONE;
+    Enter => control_transfer::enter, NONE, NONE;
+    Leave => control_transfer::leave, NONE, NONE;
+    Bound => control_transfer::bound, NONE, NONE;
+    // String
+    Movsb => string::movs, NONE, NONE;
+    Movsw => string::movs, NONE, NONE;
+    Movsd => string::movs, NONE, NONE;
+    Movsq => string::movs, NONE, NONE;
+    Stosb => string::stos, NONE, NONE;
+    Stosw => string::stos, NONE, NONE;
+    Stosd => string::stos, NONE, NONE;
+    Stosq => string::stos, NONE, NONE;
+    Lodsb => string::lods, NONE, NONE;
+    Lodsw => string::lods, NONE, NONE;
+    Lodsd => string::lods, NONE, NONE;
+    Lodsq => string::lods, NONE, NONE;
+    Cmpsb => string::cmps, ALL, NONE;
+    Cmpsw => string::cmps, ALL, NONE;
+    Cmpsd => string::cmps, ALL, NONE;
+    Cmpsq => string::cmps, ALL, NONE;
+    Scasb => string::scas, ALL, NONE;
+    Scasw => string::scas, ALL, NONE;
+    Scasd => string::scas, ALL, NONE;
+    Scasq => string::scas, ALL, NONE;
+    // I/O
+    In => io::in_, NONE, NONE;
+    Out => io::out, NONE, NONE;
+    Insb => io::ins, NONE, NONE;
+    Insw => io::ins, NONE, NONE;
+    Insd => io::ins, NONE, NONE;
+    Outsb => io::outs, NONE, NONE;
+    Outsw => io::outs, NONE, NONE;
+    Outsd => io::outs, NONE, NONE;
+    // Flag control
+    Clc => flag_control::clc, C, NONE;
+    Stc => flag_control::stc, C, NONE;
+    Cmc => flag_control::cmc, C, NONE;
+    Cld => flag_control::cld, NONE, NONE;
+    Std => flag_control::std, NONE, NONE;
+    Lahf => flag_control::lahf, NONE, NONE;
+    Sahf => flag_control::sahf, ALL, NONE;
+    Salc => flag_control::salc, NONE, NONE;
+    // Miscellaneous
+    Lea => data_transfer::lea, NONE, NONE;
+    Xlatb => data_transfer::xlat, NONE, NONE;
+    Nop => data_transfer::nop, NONE, NONE;
+    Pause => data_transfer::nop, NONE, NONE;
+    Endbr64 => data_transfer::nop, NONE, NONE;
+    Endbr32 => data_transfer::nop, NONE, NONE;
+    Rdsspd => data_transfer::nop, NONE, NONE;
+    Rdsspq => data_transfer::nop, NONE, NONE;
+    Reservednop => data_transfer::nop, NONE, NONE;
+}
+
+/// The handler of a decoded form, or `None` when the form does not exist here.
+pub fn bind(f: &Form<'_>) -> Option<Handler> {
+    (entry(f.mnemonic)?.bind)(f)
+}
+
+/// The handler of what is no instruction.
+pub fn undefined(c: &mut Cpu, _op: &Op, _io: &mut dyn CpuIo) -> R {
+    c.undefined()
+}
+fn far_jmp(_f: &Form<'_>) -> Option<Handler> {
+    None
+}
+fn far_call(_f: &Form<'_>) -> Option<Handler> {
+    None
+}
+fn mov_special(_f: &Form<'_>) -> Option<Handler> {
+    None
+}
+fn push_segment(_f: &Form<'_>) -> Option<Handler> {
+    None
+}
+fn pop_segment(_f: &Form<'_>) -> Option<Handler> {
+    None
+}
+fn sse_movsd(_f: &Form<'_>) -> Option<Handler> {
+    None
+}
+fn sse_cmpsd(_f: &Form<'_>) -> Option<Handler> {
+    None
+}

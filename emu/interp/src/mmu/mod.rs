@@ -1,0 +1,304 @@
+//! Translations: what was read from the guest's page tables, kept so that it can never be told from reading them anew.
+//!
+//! Not responsible for: walking the tables (`walk`), moving data (`access`).
+//!
+//! The TLB is coherent. Every page that was read as a page table carries the `TABLE` mark; a store (or DMA) into it
+//! drops what was derived from the entry that changes. An entry from which something was derived has its accessed
+//! bit set (the walk sets it), so stores over entries that are clear cost nothing. INVLPG and CR3 loads therefore need no
+//! flush, and whether the TLB is warm or cold shows nowhere: not in a stale translation, not in an accessed bit.
+//!
+//! Translations are kept per address space (CR3) and per access mode; switching back to a recent space finds its
+//! translations still there.
+
+pub mod access;
+pub mod walk;
+
+use gemel_machine::GuestRam;
+use gemel_machine::ram::{CODE, DIRTY, TABLE};
+
+/// Address spaces remembered at once.
+const SPACES: usize = 8;
+/// Access modes per space.
+const MODES: usize = 4;
+/// Entries per space and mode.
+const ENTRIES: usize = 1024;
+const TOTAL: usize = SPACES * MODES * ENTRIES;
+/// Fetch translations per space.
+const FETCH_ENTRIES: usize = 512;
+
+/// CPL 3.
+pub const USER: usize = 0;
+/// CPL 0 to 2, user pages allowed.
+pub const SUPERVISOR: usize = 1;
+/// CPL 0 to 2 under SMAP: user pages are refused.
+pub const SUPERVISOR_SMAP: usize = 2;
+/// Every access takes the slow path, where alignment and data breakpoints are checked. Never filled.
+pub const CHECKED: usize = 3;
+
+/// No page has this tag.
+const NONE: u64 = u64::MAX;
+/// In a write tag: allowed by the tables, but the page's marks want to hear of every store.
+const SLOW: u64 = 1;
+
+/// One translation. Tags are linear page addresses.
+#[derive(Clone, Copy)]
+pub(crate) struct Entry {
+    pub(crate) read: u64,
+    pub(crate) write: u64,
+    /// Host address minus linear address.
+    pub(crate) addend: usize,
+    /// The page of RAM.
+    pub(crate) page: u32,
+}
+
+const EMPTY: Entry = Entry { read: NONE, write: NONE, addend: 0, page: 0 };
+
+#[derive(Clone, Copy)]
+struct FetchEntry {
+    /// Linear page address, bit 0 for user mode.
+    tag: u64,
+    page: u32,
+}
+
+/// What a page is known as when it serves as a page table.
+#[derive(Clone, Copy, Default)]
+struct TableUse {
+    /// First linear address that it translates.
+    va: u64,
+    /// 1 for a table whose entries are pages; 0: not a table.
+    level: u8,
+    /// Used in more than one way: a change drops everything.
+    many: bool,
+    /// Entries have 4 bytes.
+    narrow: bool,
+}
+
+struct Space {
+    root: u64,
+    last_use: u64,
+    generation: u16,
+}
+
+/// The translations of one CPU.
+pub struct Mmu {
+    entries: Box<[Entry; TOTAL]>,
+    fetch: Box<[FetchEntry]>,
+    spaces: Vec<Space>,
+    space: usize,
+    /// First entry of the current space and mode.
+    current: usize,
+    /// The current access mode.
+    pub mode: usize,
+    uses: u64,
+    generations: u16,
+    /// Whether anything was filled since the last full flush.
+    filled: bool,
+    tables: Vec<TableUse>,
+    table_pages: Vec<u32>,
+    /// Per page of RAM: which entry (plus one) last had a fast write tag for it; `u32::MAX` when several might.
+    writers: Vec<u32>,
+    ram_generation: u64,
+}
+
+/// The root that stands for "paging is off".
+pub const NO_PAGING: u64 = u64::MAX;
+
+impl Mmu {
+    pub(crate) fn new(pages: usize) -> Self {
+        let entries: Box<[Entry]> = vec![EMPTY; TOTAL].into();
+        let entries = entries.try_into().unwrap_or_else(|_| unreachable!("the vector has TOTAL entries"));
+        Self {
+            entries,
+            fetch: vec![FetchEntry { tag: NONE, page: 0 }; SPACES * FETCH_ENTRIES].into(),
+            spaces: (0..SPACES)
+                .map(|i| Space { root: NONE - 1, last_use: 0, generation: i as u16 })
+                .collect(),
+            space: 0,
+            current: 0,
+            mode: SUPERVISOR,
+            uses: 0,
+            generations: SPACES as u16,
+            filled: true,
+            tables: vec![TableUse::default(); pages],
+            table_pages: Vec::new(),
+            writers: vec![0; pages],
+            ram_generation: u64::MAX,
+        }
+    }
+
+    /// The entry that could translate an address in the current space and mode.
+    #[inline(always)]
+    pub(crate) fn entry(&self, lin: u64) -> &Entry {
+        &self.entries[(self.current + (lin >> 12) as usize % ENTRIES) % TOTAL]
+    }
+
+    fn slot(space: usize, mode: usize, lin: u64) -> usize {
+        (space * MODES + mode) * ENTRIES + (lin >> 12) as usize % ENTRIES
+    }
+
+    /// Selects the access mode for data.
+    pub(crate) fn select_mode(&mut self, mode: usize) {
+        self.mode = mode;
+        self.current = (self.space * MODES + mode) * ENTRIES;
+    }
+
+    /// Selects the address space of a root (CR3's table address, or [`NO_PAGING`]).
+    pub(crate) fn select_space(&mut self, root: u64) {
+        self.uses += 1;
+        let found = self.spaces.iter().position(|s| s.root == root);
+        self.space = found.unwrap_or_else(|| {
+            let oldest = (0..SPACES).min_by_key(|i| self.spaces[*i].last_use).unwrap_or(0);
+            self.clear_space(oldest);
+            self.spaces[oldest].root = root;
+            oldest
+        });
+        self.spaces[self.space].last_use = self.uses;
+        self.select_mode(self.mode);
+    }
+
+    /// Drops the translations of the current space (PAE: the directory registers may have changed).
+    pub(crate) fn clear_current_space(&mut self) {
+        self.clear_space(self.space);
+    }
+
+    fn clear_space(&mut self, space: usize) {
+        self.entries[space * MODES * ENTRIES..(space + 1) * MODES * ENTRIES].fill(EMPTY);
+        self.fetch[space * FETCH_ENTRIES..(space + 1) * FETCH_ENTRIES]
+            .fill(FetchEntry { tag: NONE, page: 0 });
+        self.spaces[space].generation = self.generations;
+        self.generations = self.generations.wrapping_add(1);
+    }
+
+    /// A number that changes whenever code addresses may mean something else: space and its generation. 11 bits; on
+    /// wrap-around (`true`) the caller drops whatever it keyed by it.
+    pub(crate) fn code_key(&mut self) -> (u16, bool) {
+        let wrapped = self.generations >= 1 << 11;
+        if wrapped {
+            for (i, s) in self.spaces.iter_mut().enumerate() {
+                s.generation = i as u16;
+            }
+            self.generations = SPACES as u16;
+        }
+        (self.spaces[self.space].generation, wrapped)
+    }
+
+    /// Drops all translations and forgets all page tables.
+    pub(crate) fn flush_all(&mut self, ram: &GuestRam) {
+        if !self.filled {
+            return;
+        }
+        self.filled = false;
+        for space in 0..SPACES {
+            self.clear_space(space);
+        }
+        for page in std::mem::take(&mut self.table_pages) {
+            ram.unmark(page, TABLE);
+            self.tables[page as usize] = TableUse::default();
+        }
+        self.writers.fill(0);
+    }
+
+    /// Drops the translations of one linear page in every space.
+    fn drop_page(&mut self, va: u64) {
+        let va = va & !0xfff;
+        for space in 0..SPACES {
+            for mode in [USER, SUPERVISOR, SUPERVISOR_SMAP] {
+                let e = &mut self.entries[Self::slot(space, mode, va)];
+                if e.read == va || e.write & !SLOW == va {
+                    *e = EMPTY;
+                }
+            }
+            let f = &mut self.fetch[space * FETCH_ENTRIES + (va >> 12) as usize % FETCH_ENTRIES];
+            if f.tag & !1 == va {
+                f.tag = NONE;
+            }
+        }
+    }
+
+    /// Notes that a page was read as a page table at `level` for addresses from `va` on.
+    fn note_table(&mut self, page: u32, va: u64, level: u8, narrow: bool, ram: &GuestRam) {
+        let known = &mut self.tables[page as usize];
+        if known.level == 0 {
+            *known = TableUse { va, level, many: false, narrow };
+            self.table_pages.push(page);
+            ram.mark(page, TABLE);
+            self.slow_down(page);
+        } else if (known.va, known.level, known.narrow) != (va, level, narrow) {
+            known.many = true;
+        }
+    }
+
+    /// Takes the fast write tags of a page away: its marks want to hear of stores.
+    pub(crate) fn slow_down(&mut self, page: u32) {
+        match std::mem::take(&mut self.writers[page as usize]) {
+            0 => {}
+            u32::MAX => {
+                let hit = self.entries.iter_mut().filter(|e| e.page == page && e.write != NONE);
+                hit.for_each(|e| e.write |= SLOW);
+            }
+            slot => {
+                let e = &mut self.entries[slot as usize - 1];
+                if e.page == page && e.write != NONE {
+                    e.write |= SLOW;
+                }
+            }
+        }
+    }
+
+    /// Gives an entry a fast write tag, and remembers which.
+    fn speed_up(&mut self, slot: usize) {
+        let Entry { page, .. } = self.entries[slot];
+        let writer = &mut self.writers[page as usize];
+        let mine = slot as u32 + 1;
+        *writer = match *writer {
+            0 => mine,
+            w if w == mine => mine,
+            u32::MAX => u32::MAX,
+            w => {
+                let other = &self.entries[w as usize - 1];
+                let live = other.page == page && other.write & SLOW == 0;
+                if live { u32::MAX } else { mine }
+            }
+        };
+        self.entries[slot].write &= !SLOW;
+    }
+
+    /// Fills the entry for an address in the current space and a mode. `write` is whether stores are allowed as the
+    /// tables stand (dirty bit set).
+    fn fill(&mut self, lin: u64, mode: usize, page: u32, write: bool, ram: &GuestRam) {
+        self.filled = true;
+        let tag = lin & !0xfff;
+        let slot = Self::slot(self.space, mode, lin);
+        let addend = (ram.host_page(page) as usize).wrapping_sub(tag as usize);
+        self.entries[slot] = Entry { read: tag, write: if write { tag | SLOW } else { NONE }, addend, page };
+        if write && ram.marks(page) & (DIRTY | CODE | TABLE) == DIRTY {
+            self.speed_up(slot);
+        }
+    }
+
+    /// The page for a fetch, if it is known.
+    #[inline]
+    pub(crate) fn fetch_page(&self, lin: u64, user: bool) -> Option<u32> {
+        let e = &self.fetch[self.space * FETCH_ENTRIES + (lin >> 12) as usize % FETCH_ENTRIES];
+        (e.tag == (lin & !0xfff | u64::from(user))).then_some(e.page)
+    }
+
+    fn fill_fetch(&mut self, lin: u64, user: bool, page: u32) {
+        self.filled = true;
+        self.fetch[self.space * FETCH_ENTRIES + (lin >> 12) as usize % FETCH_ENTRIES] =
+            FetchEntry { tag: lin & !0xfff | u64::from(user), page };
+    }
+
+    /// DIRTY marks may have been cleared since the last run: then stores must set them again.
+    pub(crate) fn follow_generation(&mut self, ram: &GuestRam) {
+        if self.ram_generation != ram.generation() {
+            self.ram_generation = ram.generation();
+            self.entries.iter_mut().for_each(|e| {
+                if e.write != NONE {
+                    e.write |= SLOW;
+                }
+            });
+            self.writers.fill(0);
+        }
+    }
+}
