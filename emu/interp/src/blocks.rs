@@ -8,6 +8,7 @@
 //! drops it: pages with blocks carry the `CODE` mark, and 64 granules of 64 bytes say where in a page code lies, so that data
 //! beside code costs no block.
 
+use crate::lower::Decoded;
 use crate::op::Op;
 use gemel_machine::GuestRam;
 use gemel_machine::ram::CODE;
@@ -139,14 +140,12 @@ impl Blocks {
     /// Adds a block; an old one at the same place is dropped.
     pub(crate) fn insert(
         &mut self,
-        page: u32,
-        offset: u16,
+        (page, offset): (u32, u16),
         mode: u8,
-        ops: Box<[Op]>,
-        bytes: u16,
-        second_page: Option<u32>,
+        decoded: Decoded,
         ram: &GuestRam,
     ) -> NonNull<Block> {
+        let Decoded { ops, bytes, second_page } = decoded;
         ram.mark(page, CODE);
         if let Some(second) = second_page {
             ram.mark(second, CODE);

@@ -173,8 +173,12 @@ impl Cpu {
             }
         }
         let decoded = lower::decode(self, rip, lin, page)?;
-        let block =
-            self.blocks.insert(page, offset, key, decoded.ops, decoded.bytes, decoded.second_page, &self.ram);
+        // Stores into these pages have to be heard of from now on.
+        self.mmu.slow_down(page);
+        if let Some(second) = decoded.second_page {
+            self.mmu.slow_down(second);
+        }
+        let block = self.blocks.insert((page, offset), key, decoded, &self.ram);
         self.blocks.remember(lin, block);
         Ok(block)
     }
