@@ -1,1 +1,5 @@
-//! (skeleton)
+//! A guest on two machines: when the primary dies, the secondary goes on with it.
+//!
+//! Not responsible for: recording and replaying (`gemel-replay`), disks and terminals (`gemel-host`).
+
+pub mod protocol;

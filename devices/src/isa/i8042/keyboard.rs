@@ -13,20 +13,14 @@ pub(super) const ACK: u8 = 0xfa;
 pub(super) const RESEND: u8 = 0xfe;
 pub(super) const SELF_TEST_PASSED: u8 = 0xaa;
 
-/// Bytes of keys that wait at most. A real keyboard has room for 16; inputs here come without flow control and may come in
+/// Bytes that wait at most. A real keyboard has room for 16; inputs here come without flow control and may come in
 /// one piece, so there is room for a few hundred keys.
-const KEYS: usize = 1024;
-/// Answers that wait at most: of a few commands.
-const ANSWERS: usize = 16;
+const QUEUE: usize = 1024;
 
 /// The keyboard.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) struct Keyboard {
-    /// Answers to commands: they go before keys that wait, but not into the middle of a key's sequence.
-    answers: VecDeque<u8>,
-    keys: VecDeque<u8>,
-    /// The last byte sent was a prefix: the next belongs to it.
-    in_sequence: bool,
+    queue: VecDeque<u8>,
     /// The command that waits for its argument.
     command: Option<u8>,
     scanning: bool,
@@ -41,9 +35,7 @@ pub(super) struct Keyboard {
 impl Keyboard {
     pub(super) fn new() -> Self {
         Self {
-            answers: VecDeque::new(),
-            keys: VecDeque::new(),
-            in_sequence: false,
+            queue: VecDeque::new(),
             command: None,
             scanning: true,
             set: 2,
@@ -54,20 +46,12 @@ impl Keyboard {
     }
 
     pub(super) fn is_sound(&self) -> bool {
-        self.keys.len() <= KEYS && self.answers.len() <= ANSWERS
+        self.queue.len() <= QUEUE
     }
 
     /// The next byte for the controller.
     pub(super) fn take(&mut self) -> Option<u8> {
-        let next = if self.in_sequence && !self.keys.is_empty() { None } else { self.answers.pop_front() };
-        let byte = match next {
-            Some(answer) => answer,
-            None => {
-                let code = self.keys.pop_front()?;
-                self.in_sequence = matches!(code, 0xe0 | 0xe1 | 0xf0);
-                code
-            }
-        };
+        let byte = self.queue.pop_front()?;
         if byte != RESEND {
             self.last_sent = byte;
         }
@@ -75,12 +59,12 @@ impl Keyboard {
     }
 
     pub(super) fn has_bytes(&self) -> bool {
-        !self.answers.is_empty() || !self.keys.is_empty()
+        !self.queue.is_empty()
     }
 
     fn say(&mut self, bytes: &[u8]) {
-        if self.answers.len() + bytes.len() <= ANSWERS {
-            self.answers.extend(bytes);
+        if self.queue.len() + bytes.len() <= QUEUE {
+            self.queue.extend(bytes);
         }
     }
 
@@ -89,24 +73,17 @@ impl Keyboard {
         if !self.scanning {
             return;
         }
-        if self.keys.len() + codes.len() > KEYS {
-            return;
-        }
         if self.set == 2 {
-            self.keys.extend(codes);
+            self.say(codes);
         } else {
             let mut releasing = false;
-            self.keys.extend(codes.iter().filter_map(|code| translate(*code, &mut releasing)));
+            let codes: Vec<u8> = codes.iter().filter_map(|code| translate(*code, &mut releasing)).collect();
+            self.say(&codes);
         }
-    }
-
-    fn clear_keys(&mut self) {
-        self.keys.clear();
-        self.in_sequence = false;
     }
 
     fn set_defaults(&mut self) {
-        self.clear_keys();
+        self.queue.clear();
         (self.set, self.typematic) = (2, Self::new().typematic);
     }
 
@@ -127,7 +104,7 @@ impl Keyboard {
             0xee => self.say(&[0xee]),
             0xf2 => self.say(&[ACK, 0xab, 0x83]),
             0xf4 => {
-                self.clear_keys();
+                self.queue.clear();
                 self.scanning = true;
                 self.say(&[ACK]);
             }

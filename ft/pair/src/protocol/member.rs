@@ -1,0 +1,254 @@
+//! One side of the pair: the protocol, the ring and the console's server as one state machine.
+//!
+//! Not responsible for: threads, sockets, the arbiter's storage, the machine (`shell`, or a simulation).
+
+use super::console::{ClientId, ConsoleServer, ServerAction, ToClient, ToServer};
+use super::message::{Hello, Message};
+use super::replication::{ClaimAnswer, Cover, Failover, Phase, Replication, Role, StopReason, Timing};
+use super::ring::{Channel, OutputRing};
+use super::watch::Watch;
+use gemel_machine::At;
+use serde::{Deserialize, Serialize};
+
+/// Outputs that are kept while nobody fetches them.
+const RING_CAPACITY: usize = 1 << 20;
+
+/// What happens to a side.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// Time passes; comes about every [`Timing::tick`].
+    Tick,
+    /// A connection to the peer stands.
+    PeerConnected,
+    /// The peer says something.
+    PeerMessage(Message),
+    /// The connection to the peer is gone.
+    PeerClosed,
+    /// A client says something.
+    Client(ClientId, ToServer),
+    /// The connection to a client is gone.
+    ClientClosed(ClientId),
+    /// The machine emitted a byte.
+    Output(Channel, u8),
+    /// The machine took so many bytes of console input, from [`Action::Input`] or from the log.
+    InputTaken(u64),
+    /// The live machine's log grew by these bytes.
+    Entries(Vec<u8>),
+    /// The machine stands at a boundary. A live one has logged everything that happened before it.
+    Reached(At),
+    /// The guest ended here: power off, reset, a triple fault.
+    MachineEnded(At),
+    /// The following machine has executed all that was received before [`Action::EndFeed`].
+    EndReached,
+    /// The following machine is not where the log says.
+    Diverged,
+    /// The arbiter's answer to [`Action::Claim`].
+    Claim(ClaimAnswer),
+}
+
+/// What a side wants done, in this order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// Say something to the peer.
+    ToPeer(Message),
+    /// End the connection to the peer, after what was said before.
+    ClosePeer,
+    /// Say something to a client.
+    ToClient(ClientId, ToClient),
+    /// End the connection to a client, after what was said before.
+    CloseClient(ClientId),
+    /// The client asks for figures: answer with [`ToClient::Figures`].
+    TellFigures(ClientId),
+    /// Ask the arbiter for this epoch.
+    Claim {
+        /// The epoch.
+        epoch: u64,
+    },
+    /// The pair is complete: the machine starts.
+    Start,
+    /// Log bytes to follow.
+    Feed(Vec<u8>),
+    /// The following machine may run up to here.
+    Limit(At),
+    /// Nothing more to follow: run to the last entry or limit, then [`Event::EndReached`].
+    EndFeed,
+    /// Hand these bytes to the machine's first serial port.
+    Input(Vec<u8>),
+    /// Stop the machine; this side is done.
+    Stop(StopReason),
+}
+
+/// What a side can tell about itself.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Figures {
+    /// What it was at power-on.
+    pub role: Role,
+    /// What it does.
+    pub phase: Phase,
+    /// The epoch.
+    pub epoch: u64,
+    /// Position of the machine (count).
+    pub position: u64,
+    /// Guest time of the machine (ns).
+    pub guest_time: u64,
+    /// How far the secondary is behind (ns of guest time).
+    pub lag: u64,
+    /// Outputs emitted.
+    pub outputs: u64,
+    /// Outputs that wait for an acknowledgement.
+    pub held: u64,
+    /// Outputs that may leave.
+    pub released: u64,
+    /// Outputs that the console has shown.
+    pub delivered: u64,
+    /// Console input bytes that the guest took.
+    pub inputs: u64,
+    /// Marks that wait for an acknowledgement.
+    pub marks_in_flight: u64,
+    /// When what happened.
+    pub failover: Failover,
+}
+
+/// One side.
+pub struct Member {
+    replication: Replication,
+    ring: OutputRing,
+    console: ConsoleServer,
+    timing: Timing,
+    /// The guest ended.
+    ended: bool,
+    /// How long all its outputs could have been fetched, and in which epoch: a new one has to find its client first.
+    offered: Option<(Watch, u64)>,
+}
+
+impl Member {
+    /// A side at power-on. See [`Replication::new`].
+    pub fn new(hello: Hello, timing: Timing, now: u64) -> Self {
+        Self {
+            replication: Replication::new(hello, timing, now),
+            ring: OutputRing::new(RING_CAPACITY),
+            console: ConsoleServer::new(),
+            timing,
+            ended: false,
+            offered: None,
+        }
+    }
+
+    /// The protocol's state.
+    pub fn replication(&self) -> &Replication {
+        &self.replication
+    }
+
+    /// Whether so many outputs are held that the live guest has to wait.
+    pub fn must_wait(&self) -> bool {
+        self.replication.is_live() && self.ring.is_full()
+    }
+
+    /// What there is to tell.
+    pub fn figures(&self) -> Figures {
+        let Self { replication, ring, console, .. } = self;
+        let at = replication.reached();
+        Figures {
+            role: replication.role(),
+            phase: replication.phase().clone(),
+            epoch: replication.epoch(),
+            position: at.position.count,
+            guest_time: at.time.0,
+            lag: replication.lag(),
+            outputs: ring.emitted(),
+            held: ring.emitted().saturating_sub(ring.released()),
+            released: ring.released(),
+            delivered: ring.delivered(),
+            inputs: console.taken(),
+            marks_in_flight: replication.marks_in_flight() as u64,
+            failover: replication.failover(),
+        }
+    }
+
+    /// Takes an event at `now` (ns of a clock that never goes back).
+    pub fn handle(&mut self, now: u64, event: Event) -> Vec<Action> {
+        let mut out = Vec::new();
+        if matches!(self.replication.phase(), Phase::Stopped(_)) {
+            return out;
+        }
+        let mut served = Vec::new();
+        match event {
+            // The two frequent ones change nothing that anybody sees before the next mark.
+            Event::Output(channel, byte) => {
+                self.ring.push(channel, byte);
+                return out;
+            }
+            Event::Entries(bytes) => {
+                self.replication.entries(now, bytes, &mut out);
+                return out;
+            }
+            Event::InputTaken(bytes) => {
+                self.console.take(bytes);
+                return out;
+            }
+            Event::Tick => {
+                self.replication.tick(now, &mut out);
+                self.end_when_delivered(now, &mut out);
+            }
+            Event::PeerConnected => self.replication.connected(now, &mut out),
+            Event::PeerMessage(message) => self.replication.received(now, message, &mut out),
+            Event::PeerClosed => self.replication.closed(now, &mut out),
+            Event::Client(id, ToServer::Figures) => out.push(Action::TellFigures(id)),
+            Event::Client(id, message) => self.console.message(id, message, &mut self.ring, &mut served),
+            Event::ClientClosed(id) => self.console.closed(id),
+            Event::Reached(at) => self.reached(now, at, &mut out),
+            Event::MachineEnded(at) => {
+                self.reached(now, at, &mut out);
+                self.ended = true;
+            }
+            Event::EndReached => self.replication.end_reached(now),
+            Event::Diverged => self.replication.diverged(now, &mut out),
+            Event::Claim(answer) => self.replication.claim_answered(now, answer, &mut out),
+        }
+        // A machine that ended has nothing more to catch up with.
+        if self.ended {
+            self.replication.end_reached(now);
+        }
+        self.serve(served, &mut out);
+        out
+    }
+
+    fn reached(&mut self, now: u64, at: At, out: &mut Vec<Action>) {
+        let cover = Cover { outputs: self.ring.emitted(), inputs: self.console.taken() };
+        self.replication.reach(now, at, cover, self.ring.delivered(), out);
+    }
+
+    /// Lets leave what may, and tells the clients what changed.
+    fn serve(&mut self, mut served: Vec<ServerAction>, out: &mut Vec<Action>) {
+        let open = self.replication.open();
+        self.ring.release(open.outputs);
+        self.ring.deliver(self.replication.delivered_at_peer());
+        if let Phase::Stopped(reason) = self.replication.phase() {
+            let guest_ended = matches!(reason, StopReason::GuestEnded | StopReason::PeerEnded);
+            self.console.stop(guest_ended, &mut served);
+        } else if self.replication.is_live() {
+            self.console.go_live(self.replication.epoch(), &mut served);
+        }
+        self.console.flush(&self.ring, open.inputs, &mut served);
+        out.extend(served.into_iter().map(|action| match action {
+            ServerAction::Send(id, message) => Action::ToClient(id, message),
+            ServerAction::Close(id) => Action::CloseClient(id),
+            ServerAction::Input(bytes) => Action::Input(bytes),
+        }));
+    }
+
+    /// The guest's last outputs leave before the side does. Looked at with every tick.
+    fn end_when_delivered(&mut self, now: u64, out: &mut Vec<Action>) {
+        let may_leave = matches!(self.replication.phase(), Phase::Primary | Phase::Live);
+        if !self.ended || !may_leave || self.ring.released() < self.ring.emitted() {
+            return;
+        }
+        let epoch = self.replication.epoch();
+        self.offered.take_if(|(_, of)| *of != epoch);
+        let (patience, _) = self.offered.get_or_insert((Watch::new(now, 2 * self.timing.tick), epoch));
+        let all_shown = self.console.has_client() && self.ring.delivered() >= self.ring.emitted();
+        if all_shown || patience.look(now) > self.timing.linger {
+            self.replication.finished(now, out);
+        }
+    }
+}
