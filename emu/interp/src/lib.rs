@@ -7,14 +7,20 @@
 
 pub mod blocks;
 pub mod cpu;
+mod debug;
 mod exec;
 pub mod fault;
 pub mod flags;
+mod gate;
+pub mod interrupt;
 pub mod isa;
 pub mod lower;
 pub mod mmu;
+mod msr;
 pub mod op;
-mod stubs;
+mod segmentation;
+mod stack;
+mod task;
 
 use cpu::Cpu;
 use gemel_machine::{CpuIo, EngineError, Exit, GuestRam, Position, Vcpu};

@@ -68,7 +68,7 @@ pub struct Exception {
     pub vector: Vector,
     /// Error code; meaningful when the vector has one.
     pub error: u32,
-    /// The address for CR2; meaningful for [`Vector::PageFault`].
+    /// The address for CR2; meaningful for [`Vector::PageFault`]. For [`Vector::Debug`]: the bits it sets in DR6.
     pub address: u64,
 }
 
@@ -81,6 +81,11 @@ impl Exception {
     /// A fault with an error code.
     pub const fn with_error(vector: Vector, error: u32) -> Self {
         Self { vector, error, address: 0 }
+    }
+
+    /// #DB with the DR6 bits that say why.
+    pub const fn debug(dr6: u64) -> Self {
+        Self { vector: Vector::Debug, error: 0, address: dr6 }
     }
 
     /// A page fault at a linear address.

@@ -37,7 +37,7 @@ pub fn jmp(f: &Form<'_>) -> Option<Handler> {
         Kind::Near => jmp_relative,
         Kind::Reg => by_wide_width!(f, jmp_reg),
         Kind::Mem if is_near(f) => by_wide_width!(f, jmp_mem),
-        _ => return super::far_jmp(f),
+        _ => return super::far_transfer::jmp_far(f),
     })
 }
 
@@ -88,7 +88,7 @@ pub fn call(f: &Form<'_>) -> Option<Handler> {
         },
         Kind::Reg => by_wide_width!(f, call_reg),
         Kind::Mem if is_near(f) => by_wide_width!(f, call_mem),
-        _ => return super::far_call(f),
+        _ => return super::far_transfer::call_far(f),
     })
 }
 

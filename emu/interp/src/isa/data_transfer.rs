@@ -43,7 +43,7 @@ pub fn mov(f: &Form<'_>) -> Option<Handler> {
         (Kind::Reg, Kind::Mem) => by_width!(f, mov_reg_mem),
         (Kind::Mem, Kind::Reg) => by_width!(f, mov_mem_reg),
         (Kind::Mem, Kind::Imm) => by_width!(f, mov_mem_imm),
-        _ => return super::mov_special(f),
+        _ => return super::segment_register::mov(f).or_else(|| super::control_register::mov(f)),
     })
 }
 
@@ -269,7 +269,7 @@ pub fn push(f: &Form<'_>) -> Option<Handler> {
         Kind::Reg => by_stack_step!(f, push_reg),
         Kind::Imm => by_stack_step!(f, push_imm),
         Kind::Mem => by_stack_step!(f, push_mem),
-        _ => return super::push_segment(f),
+        _ => return super::segment_register::push(f),
     })
 }
 
@@ -290,7 +290,7 @@ pub fn pop(f: &Form<'_>) -> Option<Handler> {
     Some(match f.kind(0) {
         Kind::Reg => by_stack_step!(f, pop_reg),
         Kind::Mem => by_stack_step!(f, pop_mem),
-        _ => return super::pop_segment(f),
+        _ => return super::segment_register::pop(f),
     })
 }
 

@@ -9,14 +9,23 @@
 
 pub mod binary_arith;
 pub mod bit_byte;
+pub mod control_register;
 pub mod control_transfer;
 pub mod data_transfer;
 pub mod decimal_arith;
+pub mod descriptor_table;
+pub mod far_transfer;
+pub mod fast_call;
 pub mod flag_control;
+pub mod interrupts;
 pub mod io;
+mod io_permission;
 pub mod logical;
+pub mod privileged_flags;
+pub mod segment_register;
 pub mod shift_rotate;
 pub mod string;
+pub mod system;
 
 use crate::cpu::Cpu;
 use crate::fault::R;
@@ -256,6 +265,78 @@ index! {
     Lahf => flag_control::lahf, NONE, NONE;
     Sahf => flag_control::sahf, ALL, NONE;
     Salc => flag_control::salc, NONE, NONE;
+    Cli => privileged_flags::cli, NONE, NONE;
+    Sti => privileged_flags::sti, NONE, NONE;
+    Pushf => privileged_flags::pushf, NONE, NONE;
+    Pushfd => privileged_flags::pushf, NONE, NONE;
+    Pushfq => privileged_flags::pushf, NONE, NONE;
+    Popf => privileged_flags::popf, ALL, NONE;
+    Popfd => privileged_flags::popf, ALL, NONE;
+    Popfq => privileged_flags::popf, ALL, NONE;
+    // Far control transfer and interrupts
+    Retf => far_transfer::retf, NONE, NONE;
+    Int => interrupts::int, NONE, NONE;
+    Int3 => interrupts::int3, NONE, NONE;
+    Into => interrupts::into, NONE, NONE;
+    Int1 => interrupts::int1, NONE, NONE;
+    Iret => interrupts::iret, ALL, NONE;
+    Iretd => interrupts::iret, ALL, NONE;
+    Iretq => interrupts::iret, ALL, NONE;
+    Syscall => fast_call::syscall, ALL, NONE;
+    Sysret => fast_call::sysret, ALL, NONE;
+    Sysretq => fast_call::sysret, ALL, NONE;
+    Sysenter => fast_call::sysenter, NONE, NONE;
+    Sysexit => fast_call::sysexit, NONE, NONE;
+    Sysexitq => fast_call::sysexit, NONE, NONE;
+    Swapgs => fast_call::swapgs, NONE, NONE;
+    // Segment registers
+    Lds => segment_register::lds, NONE, NONE;
+    Les => segment_register::les, NONE, NONE;
+    Lss => segment_register::lss, NONE, NONE;
+    Lfs => segment_register::lfs, NONE, NONE;
+    Lgs => segment_register::lgs, NONE, NONE;
+    Rdfsbase => segment_register::rdfsbase, NONE, NONE;
+    Rdgsbase => segment_register::rdgsbase, NONE, NONE;
+    Wrfsbase => segment_register::wrfsbase, NONE, NONE;
+    Wrgsbase => segment_register::wrgsbase, NONE, NONE;
+    // System
+    Lgdt => descriptor_table::lgdt, NONE, NONE;
+    Lidt => descriptor_table::lidt, NONE, NONE;
+    Sgdt => descriptor_table::sgdt, NONE, NONE;
+    Sidt => descriptor_table::sidt, NONE, NONE;
+    Lldt => descriptor_table::lldt, NONE, NONE;
+    Ltr => descriptor_table::ltr, NONE, NONE;
+    Sldt => descriptor_table::sldt, NONE, NONE;
+    Str => descriptor_table::str, NONE, NONE;
+    Lar => descriptor_table::lar, Z, NONE;
+    Lsl => descriptor_table::lsl, Z, NONE;
+    Verr => descriptor_table::verr, Z, NONE;
+    Verw => descriptor_table::verw, Z, NONE;
+    Arpl => descriptor_table::arpl, Z, NONE;
+    Lmsw => control_register::lmsw, NONE, NONE;
+    Smsw => control_register::smsw, NONE, NONE;
+    Clts => control_register::clts, NONE, NONE;
+    Hlt => system::hlt, NONE, NONE;
+    Invlpg => system::invalidate, NONE, NONE;
+    Invd => system::invalidate, NONE, NONE;
+    Wbinvd => system::invalidate, NONE, NONE;
+    Invpcid => system::invpcid, NONE, NONE;
+    Cpuid => system::cpuid, NONE, NONE;
+    Rdtsc => system::rdtsc, NONE, NONE;
+    Rdtscp => system::rdtscp, NONE, NONE;
+    Rdpmc => system::rdpmc, NONE, NONE;
+    Rdmsr => system::rdmsr, NONE, NONE;
+    Wrmsr => system::wrmsr, NONE, NONE;
+    Xgetbv => system::xgetbv, NONE, NONE;
+    Xsetbv => system::xsetbv, NONE, NONE;
+    Stac => system::stac, NONE, NONE;
+    Clac => system::clac, NONE, NONE;
+    Ud0 => system::ud, NONE, NONE;
+    Ud1 => system::ud, NONE, NONE;
+    Ud2 => system::ud, NONE, NONE;
+    Monitor => system::ud, NONE, NONE;
+    Mwait => system::ud, NONE, NONE;
+    Rsm => system::ud, NONE, NONE;
     // Miscellaneous
     Lea => data_transfer::lea, NONE, NONE;
     Xlatb => data_transfer::xlat, NONE, NONE;
@@ -276,21 +357,6 @@ pub fn bind(f: &Form<'_>) -> Option<Handler> {
 /// The handler of what is no instruction.
 pub fn undefined(c: &mut Cpu, _op: &Op, _io: &mut dyn CpuIo) -> R {
     c.undefined()
-}
-fn far_jmp(_f: &Form<'_>) -> Option<Handler> {
-    None
-}
-fn far_call(_f: &Form<'_>) -> Option<Handler> {
-    None
-}
-fn mov_special(_f: &Form<'_>) -> Option<Handler> {
-    None
-}
-fn push_segment(_f: &Form<'_>) -> Option<Handler> {
-    None
-}
-fn pop_segment(_f: &Form<'_>) -> Option<Handler> {
-    None
 }
 fn sse_movsd(_f: &Form<'_>) -> Option<Handler> {
     None
