@@ -377,3 +377,42 @@ fn damaged<D: Device + 'static>(make: &impl Fn() -> D, socket: &Socket, good: &S
         }
     }
 }
+
+/// The rules can be broken: a device that leaves a register out of its section is found.
+mod found_out {
+    use super::*;
+
+    #[derive(Default)]
+    struct Forgetful {
+        kept: u8,
+        forgotten: u8,
+    }
+
+    impl Device for Forgetful {
+        fn name(&self) -> &'static str {
+            "forgetful"
+        }
+        fn reset(&mut self, _cx: &mut DeviceCx<'_>) {}
+        fn save(&self) -> Section {
+            Section::of(1, &self.kept)
+        }
+        fn restore(&mut self, section: &Section) -> Result<(), SectionError> {
+            self.kept = section.read("forgetful", 1)?;
+            Ok(())
+        }
+        fn port_read(&mut self, _cx: &mut DeviceCx<'_>, _port: u16, _size: u8) -> u32 {
+            u32::from(self.kept) | u32::from(self.forgotten) << 8
+        }
+        fn port_write(&mut self, _cx: &mut DeviceCx<'_>, port: u16, _size: u8, value: u32) {
+            let register = if port == 0 { &mut self.kept } else { &mut self.forgotten };
+            *register = value as u8;
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "the same script shows the same")]
+    fn what_is_left_out() {
+        let socket = Socket { ports: vec![(0..=1, PortWidth::Any)], ..Socket::default() };
+        conformance(Forgetful::default, &socket);
+    }
+}

@@ -7,7 +7,6 @@ pub mod apic;
 pub mod board;
 pub mod boot;
 #[cfg(test)]
-#[allow(dead_code)] // each device uses the part of the bench that its pins need
 pub(crate) mod conformance;
 pub mod isa;
 pub mod pci;

@@ -15,7 +15,7 @@ const FAST_RESET: u8 = 1 << 0;
 const A20: u8 = 1 << 1;
 /// Reset control: hard, not soft (no difference here).
 const HARD: u8 = 1 << 1;
-/// Reset control: a rising edge resets (PIIX4 datasheet 4.1.4).
+/// Reset control: a rising edge resets (82371AB datasheet, RC register).
 const RESET: u8 = 1 << 2;
 
 /// The two ports.

@@ -13,14 +13,20 @@ pub(super) const ACK: u8 = 0xfa;
 pub(super) const RESEND: u8 = 0xfe;
 pub(super) const SELF_TEST_PASSED: u8 = 0xaa;
 
-/// Bytes that wait at most. A real keyboard has room for 16; inputs here come without flow control and may come in
+/// Bytes of keys that wait at most. A real keyboard has room for 16; inputs here come without flow control and may come in
 /// one piece, so there is room for a few hundred keys.
-const QUEUE: usize = 1024;
+const KEYS: usize = 1024;
+/// Answers that wait at most: of a few commands.
+const ANSWERS: usize = 16;
 
 /// The keyboard.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) struct Keyboard {
-    queue: VecDeque<u8>,
+    /// Answers to commands: they go before keys that wait, but not into the middle of a key's sequence.
+    answers: VecDeque<u8>,
+    keys: VecDeque<u8>,
+    /// The last byte sent was a prefix: the next belongs to it.
+    in_sequence: bool,
     /// The command that waits for its argument.
     command: Option<u8>,
     scanning: bool,
@@ -35,7 +41,9 @@ pub(super) struct Keyboard {
 impl Keyboard {
     pub(super) fn new() -> Self {
         Self {
-            queue: VecDeque::new(),
+            answers: VecDeque::new(),
+            keys: VecDeque::new(),
+            in_sequence: false,
             command: None,
             scanning: true,
             set: 2,
@@ -46,12 +54,20 @@ impl Keyboard {
     }
 
     pub(super) fn is_sound(&self) -> bool {
-        self.queue.len() <= QUEUE
+        self.keys.len() <= KEYS && self.answers.len() <= ANSWERS
     }
 
     /// The next byte for the controller.
     pub(super) fn take(&mut self) -> Option<u8> {
-        let byte = self.queue.pop_front()?;
+        let next = if self.in_sequence && !self.keys.is_empty() { None } else { self.answers.pop_front() };
+        let byte = match next {
+            Some(answer) => answer,
+            None => {
+                let code = self.keys.pop_front()?;
+                self.in_sequence = matches!(code, 0xe0 | 0xe1 | 0xf0);
+                code
+            }
+        };
         if byte != RESEND {
             self.last_sent = byte;
         }
@@ -59,12 +75,12 @@ impl Keyboard {
     }
 
     pub(super) fn has_bytes(&self) -> bool {
-        !self.queue.is_empty()
+        !self.answers.is_empty() || !self.keys.is_empty()
     }
 
     fn say(&mut self, bytes: &[u8]) {
-        if self.queue.len() + bytes.len() <= QUEUE {
-            self.queue.extend(bytes);
+        if self.answers.len() + bytes.len() <= ANSWERS {
+            self.answers.extend(bytes);
         }
     }
 
@@ -73,17 +89,24 @@ impl Keyboard {
         if !self.scanning {
             return;
         }
+        if self.keys.len() + codes.len() > KEYS {
+            return;
+        }
         if self.set == 2 {
-            self.say(codes);
+            self.keys.extend(codes);
         } else {
             let mut releasing = false;
-            let codes: Vec<u8> = codes.iter().filter_map(|code| translate(*code, &mut releasing)).collect();
-            self.say(&codes);
+            self.keys.extend(codes.iter().filter_map(|code| translate(*code, &mut releasing)));
         }
     }
 
+    fn clear_keys(&mut self) {
+        self.keys.clear();
+        self.in_sequence = false;
+    }
+
     fn set_defaults(&mut self) {
-        self.queue.clear();
+        self.clear_keys();
         (self.set, self.typematic) = (2, Self::new().typematic);
     }
 
@@ -104,7 +127,7 @@ impl Keyboard {
             0xee => self.say(&[0xee]),
             0xf2 => self.say(&[ACK, 0xab, 0x83]),
             0xf4 => {
-                self.queue.clear();
+                self.clear_keys();
                 self.scanning = true;
                 self.say(&[ACK]);
             }

@@ -185,6 +185,18 @@ fn a_disabled_keyboard_is_silent() {
 }
 
 #[test]
+fn answers_go_before_keys_but_not_into_one() {
+    let mut bench = bench();
+    without_translation(&mut bench);
+    bench.input(Input::Key(vec![0xe0, 0x75, 0xe0, 0xf0, 0x75]));
+    bench.run_for(BYTE_NS);
+    assert_eq!(bench.inb(DATA), 0xe0);
+    bench.outb(DATA, 0xee);
+    let got: Vec<u8> = drain(&mut bench).into_iter().map(|(byte, _)| byte).collect();
+    assert_eq!(got, [0x75, 0xee, 0xe0, 0xf0, 0x75]);
+}
+
+#[test]
 fn a_hundred_keys_at_once_all_arrive() {
     let mut bench = bench();
     for _ in 0..100 {

@@ -2,7 +2,7 @@
 //!
 //! Not responsible for: the cascade, ports and wires (`pic`).
 //!
-//! Page numbers are those of the Intel 8259A datasheet (231468-003).
+//! Headings in brackets are those of the Intel 8259A datasheet (231468).
 
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +17,7 @@ pub(super) struct Chip {
     in_service: u8,
     /// Masked inputs (IMR).
     mask: u8,
-    /// Level-triggered inputs (ELCR of the south bridge; the chip's own LTIM bit is wired to it, PIIX4 4.2.3).
+    /// Level-triggered inputs (ELCR of the south bridge, in place of the chip's own LTIM bit; 82371AB datasheet, ICW1).
     level_triggered: u8,
     /// Vector of input 0; a multiple of eight.
     base: u8,
@@ -76,7 +76,7 @@ impl Chip {
         self.lowest < 8 && self.base & 7 == 0
     }
 
-    /// An input goes to a level. An edge-triggered request lasts while the input stays high (p. 15): one that falls
+    /// An input goes to a level. An edge-triggered request lasts while the input stays high [Interrupt Sequence]: one that falls
     /// before the acknowledge is gone, and the vCPU gets input 7's vector instead.
     pub(super) fn set_line(&mut self, input: u8, level: bool) {
         let bit = 1 << input;
@@ -120,7 +120,7 @@ impl Chip {
             if wanted & bit != 0 && (!served || again) {
                 return Some(input);
             }
-            // In special mask mode what is in service holds off only itself (p. 17).
+            // In special mask mode what is in service holds off only itself [Special Mask Mode].
             if served && !self.special_mask {
                 return None;
             }
@@ -151,7 +151,7 @@ impl Chip {
         if value & 0x10 != 0 {
             self.icw1(value);
         } else if value & 0x08 != 0 {
-            // OCW3 (p. 13).
+            // OCW3.
             self.poll = value & 0x04 != 0;
             if value & 0x02 != 0 {
                 self.read_in_service = value & 0x01 != 0;
@@ -164,7 +164,7 @@ impl Chip {
         }
     }
 
-    /// ICW1 (p. 10): edges are forgotten, the mask is cleared, input 7 has the lowest priority.
+    /// ICW1 [Initialization Command Words]: edges are forgotten, the mask is cleared, input 7 has the lowest priority.
     fn icw1(&mut self, value: u8) {
         *self = Self {
             lines: self.lines,
@@ -179,14 +179,14 @@ impl Chip {
         };
     }
 
-    /// OCW2 (p. 13): end of interrupt, rotation, priority.
+    /// OCW2 [Operation Command Words]: end of interrupt, rotation, priority.
     fn ocw2(&mut self, value: u8) {
         let level = value & 7;
         match value >> 5 {
             0 => self.rotate_on_auto_eoi = false,
             4 => self.rotate_on_auto_eoi = true,
             command @ (1 | 5) => {
-                // Non-specific: the highest in service, but in special mask mode none that is masked (p. 17).
+                // Non-specific: the highest in service, but in special mask mode none that is masked [End of Interrupt].
                 let ended = if self.special_mask { self.in_service & !self.mask } else { self.in_service };
                 if let Some(input) = self.by_priority().find(|i| ended & 1 << i != 0) {
                     self.in_service &= !(1 << input);

@@ -12,7 +12,7 @@ use gemel_machine::{Device, DeviceCx, Section, SectionError};
 const VERSION: u16 = 1;
 /// The master's input that the slave is on.
 const CASCADE: u8 = 2;
-/// What an acknowledge gets that finds no request (p. 15).
+/// What an acknowledge gets that finds no request (8259A datasheet, Interrupt Sequence).
 const SPURIOUS: u8 = 7;
 /// Inputs whose trigger mode is fixed: timer, keyboard, cascade.
 const MASTER_EDGE_ONLY: u8 = 1 << 0 | 1 << 1 | 1 << 2;
@@ -70,7 +70,7 @@ impl Pic {
         })
     }
 
-    /// A poll (p. 14): the read is the acknowledge; bit 7 says that there was a request.
+    /// A poll (8259A datasheet, Poll Command): the read is the acknowledge; bit 7 says that there was a request.
     fn poll(chip: &mut Chip, slave: Option<u8>) -> u8 {
         match chip.pending(slave) {
             Some(input) => {

@@ -4,11 +4,11 @@
 //!
 //! Nothing here runs: a counter keeps the tick at which its counting element was loaded, and works out from that
 //! what it holds, where OUT is and when OUT changes next. So nothing drifts, however seldom it is looked at.
-//! Page numbers are those of the Intel 8254 datasheet (231164-005).
+//! Headings in brackets are those of the Intel 8254 datasheet (231164).
 
 use serde::{Deserialize, Serialize};
 
-/// A counter: control, count register, output latches and counting element (p. 4).
+/// A counter: control, count register, output latches and counting element [Counters 0, 1, 2].
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) struct Counter {
     mode: u8,
@@ -24,7 +24,7 @@ pub(super) struct Counter {
     latched_status: Option<u8>,
     /// Count register: what the next load takes. Empty from the control word until a count is written.
     count: Option<u32>,
-    /// Null count (p. 9): the count register holds what the counting element has not taken yet.
+    /// Null count [Read-Back Command]: the count register holds what the counting element has not taken yet.
     fresh: bool,
     element: Element,
 }
@@ -69,7 +69,7 @@ enum Element {
 use Element::{Counting, Held};
 
 impl Counter {
-    /// A counter before its first control word; the datasheet leaves it undefined (p. 6).
+    /// A counter before its first control word; the datasheet leaves it undefined [Programming the 8254].
     pub(super) const fn new(gate: bool) -> Self {
         Self {
             mode: 0,
@@ -97,7 +97,7 @@ impl Counter {
         self.mode <= 5 && self.count.is_none_or(fits) && element
     }
 
-    /// A control word for this counter (p. 7).
+    /// A control word for this counter [Control Word Format].
     pub(super) fn control(&mut self, t: u64, word: u8) {
         let value = self.value(t);
         self.access = match word >> 4 & 3 {
@@ -125,7 +125,7 @@ impl Counter {
             (Access::LowHigh, None) => {
                 self.low_byte = Some(byte);
                 if self.mode == 0 {
-                    // The first byte stops the counting and OUT goes low at once (p. 10).
+                    // The first byte stops the counting and OUT goes low at once [Mode 0].
                     self.element = Held { value: self.value(t), out: false, armed: false };
                     self.count = None;
                 }
@@ -144,14 +144,14 @@ impl Counter {
         };
         let n = match (n, self.mode) {
             (0, _) => self.modulus(),
-            (1, 2 | 3) => 2, // a count of 1 is illegal in these modes (p. 12): the shortest legal cycle instead
+            (1, 2 | 3) => 2, // a count of 1 is illegal here [Mode 2, Mode 3]: the shortest legal cycle instead
             _ => n,
         };
         (self.count, self.fresh) = (Some(n), true);
         match (self.mode, &mut self.element) {
             (0 | 4, _) if self.gate => self.load(t, n),
             (0 | 4, element) => {
-                // Loaded by the next CLK, counted from when GATE goes high (p. 11).
+                // Loaded by the next CLK, counted from when GATE goes high [Mode 0].
                 *element = Held { value: n, out: self.mode == 4, armed: true };
                 self.fresh = false;
             }
@@ -176,7 +176,7 @@ impl Counter {
         self.fresh = false;
     }
 
-    /// GATE changes (table p. 16).
+    /// GATE changes [Gate Pin Operations Summary].
     pub(super) fn set_gate(&mut self, t: u64, gate: bool) {
         if gate == self.gate {
             return;
@@ -205,12 +205,12 @@ impl Counter {
         }
     }
 
-    /// Counts in a whole range: binary or BCD (p. 9).
+    /// Counts in a whole range: binary or BCD [Operation Common to All Modes].
     const fn modulus(&self) -> u32 {
         if self.bcd { 10_000 } else { 0x1_0000 }
     }
 
-    /// Ticks in a half cycle of mode 3: an odd count is high for one more (p. 13).
+    /// Ticks in a half cycle of mode 3: an odd count is high for one more [Mode 3].
     const fn half(n: u32, high: bool) -> u64 {
         (if high { n.div_ceil(2) } else { n / 2 }) as u64
     }
@@ -296,7 +296,7 @@ impl Counter {
         edges.into_iter().find(|edge| *edge > t)
     }
 
-    /// Latches the count (p. 8); a count that is latched already stays.
+    /// Latches the count [Counter Latch Command]; a count that is latched already stays.
     pub(super) fn latch(&mut self, t: u64) {
         if self.latched.is_none() {
             let value = self.shown(t);
@@ -309,7 +309,7 @@ impl Counter {
         }
     }
 
-    /// Latches the status byte (read-back command, p. 9).
+    /// Latches the status byte [Read-Back Command].
     pub(super) fn latch_status(&mut self, t: u64) {
         if self.latched_status.is_none() {
             let access = match self.access {

@@ -60,7 +60,7 @@ impl Pit {
     fn control(&mut self, t: u64, word: u8) {
         match word >> 6 {
             3 => {
-                // Read-back (p. 8): both latch bits are active low.
+                // 8254 datasheet, Read-Back Command: both latch bits are active low.
                 for (i, counter) in self.counters.iter_mut().enumerate() {
                     if word & 2 << i != 0 {
                         if word & 0x20 == 0 {
@@ -111,7 +111,7 @@ impl Device for Pit {
                 let out = u8::from(self.counters[2].out(t));
                 u32::from(self.port_b | refresh << 4 | out << 5)
             }
-            _ => u32::MAX, // the control word cannot be read (p. 6)
+            _ => u32::MAX, // the control word cannot be read
         }
     }
 

@@ -5,7 +5,7 @@
 //!
 //! The clock is worked out from guest time where somebody looks; a timer is armed only for an enabled interrupt. The
 //! update at a full second takes no time here (1984 us on the chip), but is announced by UIP as the chip does.
-//! Page numbers are those of the Motorola MC146818A datasheet.
+//! Headings in brackets are those of the Motorola MC146818A datasheet.
 
 mod calendar;
 
@@ -23,7 +23,7 @@ const DATA: u16 = 0x71;
 
 const CRYSTAL_HZ: u64 = 32_768;
 const SECOND_NS: u64 = 1_000_000_000;
-/// UIP rises this long before the update (t_BUC, p. 15): who sees it clear has that long to read.
+/// UIP rises this long before the update (t_BUC) [Update Cycle]: who sees it clear has that long to read.
 const ANNOUNCED_NS: u64 = 244_000;
 
 const REGISTER_A: u8 = 0x0a;
@@ -129,7 +129,7 @@ impl Rtc {
         VirtTime(divider.0.saturating_sub(self.divider_ahead))
     }
 
-    /// Crystal ticks between two periodic interrupts (table 5); zero for none.
+    /// Crystal ticks between two periodic interrupts [Periodic Interrupt Rate]; zero for none.
     const fn period(&self) -> u64 {
         match self.a & 15 {
             0 => 0,
@@ -167,7 +167,7 @@ impl Rtc {
     fn set_control(&mut self, now: VirtTime, a: u8, b: u8) {
         let fields = self.fields(now);
         if Self::divider_runs(a) && !Self::divider_runs(self.a) {
-            // The first update is half a second after the divider starts (p. 13).
+            // The first update is half a second after the divider starts [Divider Stages].
             let phase = now.0 % SECOND_NS;
             self.divider_ahead = (SECOND_NS + SECOND_NS / 2 - phase) % SECOND_NS;
         }
@@ -187,7 +187,7 @@ impl Rtc {
         let format = self.format();
         let matches = |register: usize, value: u8| {
             let alarm = self.ram[register];
-            alarm & 0xc0 == 0xc0 || alarm == value // the two high bits: any value matches (p. 10)
+            alarm & 0xc0 == 0xc0 || alarm == value // the two high bits: any value matches [Alarm Bytes]
         };
         let reachable = (0..24).any(|hour| matches(5, format.encode_hour(hour)))
             && [1, 3].into_iter().all(|register| (0..60).any(|n| matches(register, format.encode(n))));
@@ -288,7 +288,7 @@ impl Rtc {
         match self.index & 0x7f {
             REGISTER_A => self.set_control(cx.now, value & !UIP, self.b),
             REGISTER_B => {
-                // SET clears the update interrupt's enable (p. 14).
+                // SET clears the update interrupt's enable [Register B].
                 let value = if value & SET != 0 { value & !UPDATE } else { value };
                 self.set_control(cx.now, self.a, value);
             }
@@ -342,7 +342,7 @@ impl Device for Rtc {
         "rtc"
     }
 
-    /// The RESET pin clears interrupt enables and flags; time, RAM and the rest run on their battery (p. 9).
+    /// The RESET pin clears interrupt enables and flags; time, RAM and the rest run on their battery [RESET].
     fn reset(&mut self, cx: &mut DeviceCx<'_>) {
         self.observe(cx.now);
         self.index = 0;

@@ -61,7 +61,7 @@ fn update_is_announced_244_us_ahead() {
 }
 
 #[test]
-fn periodic_interrupts_have_the_rates_of_table_5() {
+fn periodic_interrupts_have_the_rates_of_the_datasheet() {
     for (rate, hz) in [(1, 256), (2, 128), (3, 8192), (6, 1024), (15, 2)] {
         let mut bench = bench();
         write(&mut bench, REGISTER_A, 0x20 | rate);

@@ -6,6 +6,7 @@
 //! has no room, as with a peer that obeys flow control, so that nothing typed is lost; the world's window
 //! ([`SERIAL_WINDOW`]) bounds how many. Bytes from the guest leave at the moment of the guest's write, so that nothing
 //! is lost when the power goes; the transmitter is busy with them for as long as the line takes all the same.
+//! Headings in brackets are those of the National PC16550D datasheet.
 
 mod registers;
 
@@ -53,7 +54,7 @@ struct State {
     scr: u8,
     divisor: u16,
     overrun: bool,
-    /// The interrupt "transmit holding register empty" waits; reading IIR takes it away (table 5).
+    /// The interrupt "transmit holding register empty" waits; reading IIR takes it away.
     transmit_wants: bool,
     /// The interrupt "receive time-out" waits; reading a byte takes it away.
     timed_out: bool,
@@ -97,7 +98,7 @@ impl State {
         if self.fifos() { FIFO } else { 1 }
     }
 
-    /// Bytes in the receive FIFO that raise the interrupt (table 4).
+    /// Bytes in the receive FIFO that raise the interrupt [FIFO Control Register].
     fn trigger(&self) -> usize {
         match (self.fifos(), self.fcr >> 6) {
             (false, _) | (true, 0) => 1,
@@ -137,7 +138,7 @@ impl State {
         }
     }
 
-    /// Brings the modem inputs up to the control register: in loopback they are its outputs (datasheet 8.6.7).
+    /// Brings the modem inputs up to the control register: in loopback they are its outputs [Modem Control Register].
     fn connect_modem(&mut self) {
         let inputs = if self.mcr & MCR_LOOP != 0 {
             let bit = |from: u32, to: u32| (self.mcr >> from & 1) << to;
@@ -229,7 +230,7 @@ impl Uart {
             self.state.overrun = true;
             self.consumed(cx, usize::from(!byte.looped));
             if !self.state.fifos() {
-                // Without FIFOs the new character replaces the old one (datasheet 8.5.1).
+                // Without FIFOs the new character replaces the old one [Line Status Register].
                 if let Some(old) = self.state.received.pop_front() {
                     self.consumed(cx, usize::from(!old.looped));
                 }
@@ -241,7 +242,7 @@ impl Uart {
         self.watch_receiver(cx);
     }
 
-    /// Starts the time-out anew: four characters without a byte received or read (datasheet 8.7).
+    /// Starts the time-out anew: four characters without a byte received or read [FIFO Interrupt Mode Operation].
     fn watch_receiver(&mut self, cx: &mut DeviceCx<'_>) {
         if self.state.fifos() && !self.state.received.is_empty() {
             let at = cx.now.ticks(UART_HZ) + 4 * self.state.character();
@@ -272,7 +273,7 @@ impl Uart {
 
     fn write_fifo_control(&mut self, cx: &mut DeviceCx<'_>, value: u8) {
         let switched = (value ^ self.state.fcr) & FCR_ENABLE != 0;
-        // The other bits are only taken together with the enable bit (table 2).
+        // The other bits are only taken together with the enable bit [FIFO Control Register].
         self.state.fcr = if value & FCR_ENABLE != 0 { value & 0xc9 } else { 0 };
         if switched || value & FCR_CLEAR_RECEIVE != 0 {
             self.clear_received(cx);
@@ -375,7 +376,7 @@ impl Device for Uart {
             IER if latch => self.state.divisor = u16::from_le_bytes([low, value]),
             DATA => self.write_data(cx, value),
             IER => {
-                // Enabling the interrupt while the register is empty raises it (datasheet 8.7.1); drivers rely on it.
+                // Enabling the interrupt while the register is empty raises it, and drivers rely on that.
                 let enabled = value & !self.state.ier & IER_TRANSMIT != 0;
                 self.state.transmit_wants |= enabled && self.state.holding.is_empty();
                 self.state.ier = value & 0x0f;

@@ -1,6 +1,6 @@
 //! Register offsets and bits of the 16550A.
 //!
-//! Not responsible for: what they do (`uart`). Table numbers are those of the National PC16550D datasheet.
+//! Not responsible for: what they do (`uart`). Names follow the National PC16550D datasheet.
 
 /// Receive buffer (read), transmit holding (write); divisor low byte under DLAB.
 pub(super) const DATA: u16 = 0;
@@ -28,7 +28,7 @@ pub(super) const IER_LINE: u8 = 1 << 2;
 /// IER: modem status.
 pub(super) const IER_MODEM: u8 = 1 << 3;
 
-/// IIR (table 5): nothing pending.
+/// IIR: nothing pending.
 pub(super) const IIR_NONE: u8 = 0x01;
 /// IIR: modem status, the lowest priority.
 pub(super) const IIR_MODEM: u8 = 0x00;

@@ -9,7 +9,7 @@ use crate::lower::{Form, Kind};
 use crate::mmu::access::Mem;
 use crate::op::{Handler, Op};
 use gemel_machine::CpuIo;
-use gemel_x86::flags::{STATUS, ZF};
+use gemel_x86::flags::{PF, STATUS, ZF};
 
 /// What happens to the tested bit.
 trait Change: 'static {
@@ -136,13 +136,14 @@ fn source<W: Width + Mem>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R<W> {
     if op.has(crate::op::HAS_MEMORY) { c.load::<W>(op, io) } else { Ok(W::get(&c.regs, op.r[1])) }
 }
 
-/// Writes the result of a scan: a zero source sets ZF and leaves the destination (APM 3 BSF); other flags stay.
+/// Writes the result of a scan: a zero source sets ZF and leaves the destination (APM 3 BSF). The other flags, undefined,
+/// are those of the result on Zen 4.
 #[inline(always)]
 fn scan<W: Width>(c: &mut Cpu, op: &Op, source: W, found: u32) {
-    if source.zext() == 0 {
-        c.flags.update(ZF, ZF);
-    } else {
-        c.flags.update(ZF, 0);
+    let empty = source.zext() == 0;
+    let parity = if found.count_ones() & 1 == 0 { PF } else { 0 };
+    c.flags.update(STATUS, if empty { ZF | PF } else { parity });
+    if !empty {
         W::cut(u64::from(found)).put(&mut c.regs, op.r[0]);
     }
 }
