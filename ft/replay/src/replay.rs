@@ -86,6 +86,11 @@ fn order(at: At, other: At) -> Ordering {
     (at.position.count, at.time).cmp(&(other.position.count, other.time))
 }
 
+/// Whether the machine comes to what an entry says by going on from there, and not by being told.
+fn by_itself(body: &Body) -> bool {
+    matches!(body, Body::Answer(_) | Body::End { reason: EndReason::Guest(_), .. })
+}
+
 fn mismatch(what: &'static str, expected: impl ToString, found: impl ToString) -> Mismatch {
     Mismatch { what, expected: expected.to_string(), found: found.to_string() }
 }
@@ -342,9 +347,7 @@ impl<S: EntrySource, O: OutputSink> World for Replay<S, O> {
                     {
                         return Ok(None);
                     }
-                    if matches!(entry.body, Body::Answer(_) | Body::End { reason: EndReason::Guest(_), .. })
-                        && order(at, there).is_eq()
-                    {
+                    if by_itself(&entry.body) && order(at, there).is_eq() {
                         return Ok(None);
                     }
                     let entry = entry.clone();
@@ -377,9 +380,9 @@ impl<S: EntrySource, O: OutputSink> World for Replay<S, O> {
 
     fn idle(&mut self, at: At, until: VirtTime) -> Result<VirtTime, Stop> {
         loop {
-            let (there, limit) = match self.source.peek()? {
-                Lookahead::Entry(entry) => (entry.at, false),
-                Lookahead::UpTo(limit) => (limit, true),
+            let (there, limit, waits) = match self.source.peek()? {
+                Lookahead::Entry(entry) => (entry.at, false, !by_itself(&entry.body)),
+                Lookahead::UpTo(limit) => (limit, true, false),
                 Lookahead::Ended | Lookahead::Cut { .. } => return Err(Stop::EndOfLog),
             };
             match at.position.count.cmp(&there.position.count) {
@@ -387,8 +390,9 @@ impl<S: EntrySource, O: OutputSink> World for Replay<S, O> {
                 Ordering::Less if until <= there.time => return Ok(until),
                 Ordering::Equal if until <= there.time => return Ok(until),
                 Ordering::Equal if at.time < there.time => return Ok(there.time),
-                Ordering::Equal if at.time == there.time && !limit => return Ok(at.time),
-                Ordering::Equal if at.time == there.time => self.source.wait()?,
+                // The guest went to sleep right where the next poll brings something.
+                Ordering::Equal if at.time == there.time && waits => return Ok(at.time),
+                Ordering::Equal if at.time == there.time && limit => self.source.wait()?,
                 _ if limit => return Err(self.beyond(At { time: until, ..at }, there)),
                 _ => {
                     let expected = match self.source.peek()? {
