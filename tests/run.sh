@@ -34,7 +34,8 @@ step cargo fmt --all --check
 step cargo clippy --workspace --all-targets --locked -- -D warnings
 step cargo build --release --locked -p gemel
 step tests/guests/build.sh "$GUESTS"
-step cargo test --workspace --release --locked --no-fail-fast
+# Not --release: overflow checks and debug assertions find more, and the whole-system tests run the release binary anyway.
+step cargo test --workspace --locked --no-fail-fast
 
 if [ ${#FAILED[@]} -gt 0 ]; then
     printf 'FAILED: %s\n' "${FAILED[@]}" >&2
