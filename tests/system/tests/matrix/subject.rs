@@ -39,6 +39,8 @@ pub struct Outcome {
     pub serial: Vec<u8>,
     /// What `--json` printed
     pub report: Value,
+    /// What `--digests` wrote: a line for each epoch and one for the end
+    digests: String,
     folder: TempDir,
 }
 
@@ -81,7 +83,7 @@ impl Subject {
         let recorded = self.recorded()?;
         if self.plain_is_due && typist::for_guest(self.name).is_none() {
             let plain = self.plain().context("there is no plain run to compare with")?;
-            same_end(&plain.report, &recorded.report).context("plain against recorded")?;
+            same_run(plain, recorded).context("plain against recorded")?;
         }
         Ok(recorded)
     }
@@ -90,7 +92,7 @@ impl Subject {
         let recorded = self.recorded().context("there is nothing to replay")?;
         let replayed =
             once(&self.replayed, || replay(&Guest::obtain(self.name)?, &log(recorded.folder.path())))?;
-        same_end(&recorded.report, &replayed.report).context("recorded against replayed")?;
+        same_run(recorded, replayed).context("recorded against replayed")?;
         ensure!(recorded.serial == replayed.serial, "the replay printed something else on the serial port");
         Ok(replayed)
     }
@@ -109,7 +111,6 @@ fn log(folder: &Path) -> PathBuf {
 /// Runs a command line to its end and checks the guest's results. Where the guest wants somebody to type, the clock is paced and
 /// somebody does.
 fn run(guest: &Guest, folder: TempDir, command: &mut Command) -> Result<Outcome> {
-    command.arg("--json");
     let (finished, serial) = match typist::for_guest(&guest.name) {
         None => unattended(folder.path(), command.args(["--clock", "free"]))?,
         Some(typist) => attended(folder.path(), command, typist)?,
@@ -120,37 +121,49 @@ fn run(guest: &Guest, folder: TempDir, command: &mut Command) -> Result<Outcome>
 /// Replays a log; nobody types, whoever did when it was recorded.
 fn replay(guest: &Guest, log: &Path) -> Result<Outcome> {
     let folder = tempfile::tempdir()?;
-    let (finished, serial) = unattended(folder.path(), gemel("replay")?.arg(log).arg("--json"))?;
+    let (finished, serial) = unattended(folder.path(), gemel("replay")?.arg(log))?;
     outcome(guest, folder, &finished, serial)
 }
 
 fn unattended(folder: &Path, command: &mut Command) -> Result<(Finished, Vec<u8>)> {
     let serial = folder.join("serial");
-    let finished = child::run(command.arg("--serial").arg(format!("file:{}", serial.display())), LIMIT)?;
+    command.arg("--serial").arg(format!("file:{}", serial.display()));
+    let finished = child::run(told(folder, command), LIMIT)?;
     Ok((finished, fs::read(serial).context("the run left no serial output")?))
 }
 
 fn attended(folder: &Path, command: &mut Command, typist: Typist) -> Result<(Finished, Vec<u8>)> {
     let (serial, control) = (folder.join("serial"), folder.join("control"));
     command.arg("--serial").arg(format!("unix:{},server", serial.display())).arg("--control").arg(&control);
-    let running = Bounded::start(command, LIMIT)?;
+    let running = Bounded::start(told(folder, command), LIMIT)?;
     let mut port = Terminal::connect(&serial, LIMIT).with_context(|| running.printed().1)?;
     typist(&mut port, &control).with_context(|| running.printed().1)?;
     let printed = port.finish(LIMIT)?;
     Ok((running.succeed()?, printed))
 }
 
+/// Has the run's figures told as JSON and its digests written to `digests` in the folder.
+fn told<'a>(folder: &Path, command: &'a mut Command) -> &'a mut Command {
+    command.arg("--json").arg("--digests").arg(folder.join("digests"))
+}
+
 fn outcome(guest: &Guest, folder: TempDir, finished: &Finished, serial: Vec<u8>) -> Result<Outcome> {
     results::check(&guest.expected, &serial)?;
     let report = serde_json::from_str(&finished.stdout).context("the output with --json is not JSON")?;
-    Ok(Outcome { serial, report, folder })
+    let digests = fs::read_to_string(folder.path().join("digests")).context("the run left no digests")?;
+    Ok(Outcome { serial, report, digests, folder })
 }
 
-/// Both runs ended at the same position with the same CPU, devices and RAM.
-fn same_end(one: &Value, other: &Value) -> Result<()> {
-    for what in ["position", "digest"] {
-        ensure!(!one[what].is_null(), "the report has no {what}: {one}");
-        ensure!(one[what] == other[what], "{what} differs: {} and {}", one[what], other[what]);
+/// Both runs had the same digests of CPU, devices and RAM at every epoch, and ended at the same instruction.
+fn same_run(one: &Outcome, other: &Outcome) -> Result<()> {
+    for (number, (one, other)) in one.digests.lines().zip(other.digests.lines()).enumerate() {
+        ensure!(one == other, "epoch {} differs (count, ns, digest):\n{one}\n{other}", number + 1);
     }
+    for what in ["instructions", "rip", "guest_time_s", "digest"] {
+        let (one, other) = (&one.report[what], &other.report[what]);
+        ensure!(!one.is_null() && one == other, "{what} differs at the end: {one} and {other}");
+    }
+    let epochs = |outcome: &Outcome| outcome.digests.lines().count();
+    ensure!(epochs(one) == epochs(other) && epochs(one) > 1, "epochs: {} and {}", epochs(one), epochs(other));
     Ok(())
 }
