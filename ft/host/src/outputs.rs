@@ -45,6 +45,9 @@ pub trait OutputSink: Send {
     /// # Errors
     /// [`HostError::Output`] for the first byte that could not be delivered since the last call.
     fn flush(&mut self) -> Result<(), HostError>;
+
+    /// The run is over: delivers what is left, without waiting for long.
+    fn finish(&mut self);
 }
 
 /// A sink that loses everything.
@@ -104,16 +107,6 @@ impl Outputs {
     pub fn serial_totals(&self) -> [u64; SERIAL_PORTS] {
         std::array::from_fn(|port| self.serial[port].total)
     }
-
-    /// The run is over: delivers what is left.
-    pub fn finish(&mut self) {
-        for line in self.serial.iter_mut().chain([&mut self.debug]) {
-            if let Err(e) = line.flush() {
-                crate::warn(e);
-            }
-            line.sink.finish();
-        }
-    }
 }
 
 impl OutputSink for Outputs {
@@ -129,5 +122,13 @@ impl OutputSink for Outputs {
 
     fn flush(&mut self) -> Result<(), HostError> {
         self.serial.iter_mut().chain([&mut self.debug]).try_for_each(Line::flush)
+    }
+    fn finish(&mut self) {
+        for line in self.serial.iter_mut().chain([&mut self.debug]) {
+            if let Err(e) = line.flush() {
+                crate::warn(e);
+            }
+            line.sink.finish();
+        }
     }
 }

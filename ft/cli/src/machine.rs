@@ -1,0 +1,91 @@
+//! Puts the machine together: images, RAM, board, engine, kernel.
+//!
+//! Not responsible for: any of the parts.
+
+use crate::options::{Clock, MachineOptions, RtcBase};
+use anyhow::{Context, Result};
+use gemel_devices::{board, boot};
+use gemel_host::{Disks, DriveSpec};
+use gemel_interp::Interp;
+use gemel_machine::{BootSpec, DiskSpec, GuestRam, Machine, MachineSpec, TimeBase, Vcpu, image_digest};
+use gemel_x86::CpuModel;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Power-on of a free-running machine: 2026-01-01 00:00:00 UTC.
+const FREE_RTC_BASE: u64 = 1_767_225_600;
+
+/// The files that a machine starts from.
+pub struct Images {
+    /// The kernel's content.
+    pub kernel: Vec<u8>,
+    /// The initrd's content; empty without one.
+    pub initrd: Vec<u8>,
+    /// The disks.
+    pub disks: Disks,
+}
+
+fn read(what: &str, path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("cannot read the {what} {}", path.display()))
+}
+
+impl Images {
+    /// Reads the kernel and the initrd and opens the disks.
+    ///
+    /// # Errors
+    /// A file that is missing, in use, or not what it must be.
+    pub fn open(kernel: &Path, initrd: Option<&Path>, drives: &[DriveSpec]) -> Result<Self> {
+        Ok(Self {
+            kernel: read("kernel", kernel)?,
+            initrd: initrd.map_or(Ok(Vec::new()), |path| read("initrd", path))?,
+            disks: Disks::open(drives)?,
+        })
+    }
+}
+
+/// The spec of the machine that the options and these images make. `identify` reads the disks once to know them by
+/// their digest; without it they count as unknown, which is good enough when nothing will compare.
+///
+/// # Errors
+/// An unknown CPU model, or a disk that cannot be read.
+pub fn spec(options: &MachineOptions, images: &mut Images, identify: bool) -> Result<MachineSpec> {
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let rtc_base = match (options.rtc_base, options.clock) {
+        (Some(RtcBase::Epoch(seconds)), _) => seconds,
+        (Some(RtcBase::Utc), _) | (None, Clock::Paced) => now(),
+        (None, Clock::Free) => FREE_RTC_BASE,
+    };
+    let mut disks = Vec::new();
+    for (disk, drive) in images.disks.disks().iter_mut().zip(&options.drive) {
+        let read = || format!("cannot read the disk image {}", drive.file.display());
+        let digest = if identify { disk.digest().with_context(read)? } else { 0 };
+        disks.push(DiskSpec { sectors: disk.sectors(), read_only: disk.read_only(), digest });
+    }
+    let initrd = if images.initrd.is_empty() { 0 } else { image_digest(&images.initrd) };
+    Ok(MachineSpec {
+        board: board::BOARD,
+        ram: options.memory,
+        cpu: CpuModel::parse(&options.cpu).map_err(anyhow::Error::msg)?.text(),
+        time_base: TimeBase::default(),
+        rtc_base,
+        seed: options.seed,
+        disks,
+        boot: BootSpec { kernel: image_digest(&images.kernel), initrd, append: options.append.clone() },
+    })
+}
+
+/// The machine at power-on, with the kernel loaded.
+///
+/// # Errors
+/// A spec that this build cannot make, no memory, or a file that is not a kernel.
+pub fn build(spec: &MachineSpec, kernel: &[u8], initrd: &[u8]) -> Result<Machine> {
+    let model = CpuModel::parse(&spec.cpu).map_err(anyhow::Error::msg)?;
+    let ram = Arc::new(GuestRam::new(spec.ram)?);
+    let bus = board::build(spec, &model, Arc::clone(&ram))?;
+    let initrd = (!initrd.is_empty()).then_some(initrd);
+    let state = boot::load(kernel, initrd, &spec.boot.append, &ram, board::RSDP)?;
+    let mut vcpu = Interp::new(model, Arc::clone(&ram));
+    vcpu.restore(&state)?;
+    Ok(Machine::new(Box::new(vcpu), bus, ram, spec.time_base, spec.id()))
+}

@@ -1,0 +1,72 @@
+//! `gemel run`: a guest under the live world.
+//!
+//! Not responsible for: recording (`record`).
+
+use crate::exit::Ending;
+use crate::machine::{self, Images};
+use crate::options::{EpochOptions, LimitOptions, MachineOptions, ReportOptions, WorldOptions};
+use crate::report::{Report, Stopwatch};
+use crate::world;
+use anyhow::Result;
+use gemel_host::{Epochs, Until};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Options of `gemel run`.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    machine: MachineOptions,
+    #[command(flatten)]
+    world: WorldOptions,
+    #[command(flatten)]
+    limits: LimitOptions,
+    #[command(flatten)]
+    epochs: EpochOptions,
+    #[command(flatten)]
+    report: ReportOptions,
+}
+
+/// Runs a guest to its end.
+///
+/// # Errors
+/// Input that no run can be made of.
+pub fn run(args: Args) -> Result<ExitCode> {
+    let options = &args.machine;
+    let mut images = Images::open(&options.kernel, options.initrd.as_deref(), &options.drive)?;
+    let spec = machine::spec(options, &mut images, false)?;
+    let mut machine = machine::build(&spec, &images.kernel, &images.initrd)?;
+
+    let connections = args.world.connect()?;
+    let inbox = Arc::clone(&connections.inbox);
+    let live = world::live(connections, options.clock, images.disks, spec.seed);
+    let status = live.status();
+    let shown = Arc::clone(&status);
+    let control = args.world.open_control(&inbox, Arc::new(move || world::status("run", &shown)))?;
+    let epochs = Epochs::new(live, args.limits.digests.as_deref(), args.epochs.epoch)?;
+    let mut world = Until::new(epochs, args.limits.stop_after);
+
+    let stopwatch = Stopwatch::start();
+    let outcome = machine.run(&mut world);
+    let seconds = stopwatch.read();
+    world.world.world.outputs.finish();
+    drop(control);
+
+    let ending = Ending::of(&outcome, inbox.quit_reason());
+    let (at, digest) = (machine.at(), machine.digest()?);
+    world.world.finish(at, digest)?;
+    // The terminal is restored before anything is said.
+    drop(world);
+    let report = Report {
+        command: "run",
+        at,
+        digest,
+        seconds,
+        serial_bytes: status.serial_bytes.load(Relaxed),
+        ending: &ending,
+        more: Default::default(),
+    };
+    report.tell(&args.report, args.world.uses_stdout())?;
+    Ok(ExitCode::from(ending.code()))
+}

@@ -1,0 +1,86 @@
+//! The live world that options ask for.
+//!
+//! Not responsible for: the live world itself (`gemel-host`).
+
+use crate::options::{Clock, WorldOptions};
+use anyhow::{Result, bail};
+use gemel_host::control::{Control, StatusFn};
+use gemel_host::outputs::{ByteSink, Null};
+use gemel_host::{Disks, Inbox, Inputs, Live, Outputs, Pacer, SERIAL_PORTS, SerialSpec, Status, signals};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// What is connected: the lines' ends and the place where inputs meet.
+pub struct Connections {
+    /// Where threads leave what comes in.
+    pub inbox: Arc<Inbox>,
+    /// The lines out.
+    pub outputs: Outputs,
+}
+
+impl WorldOptions {
+    /// What each serial port is connected to.
+    ///
+    /// # Errors
+    /// More lines than the board has ports, or standard input for two of them.
+    pub fn lines(&self) -> Result<[SerialSpec; SERIAL_PORTS]> {
+        if self.serial.len() > SERIAL_PORTS {
+            bail!("--serial is given {} times, the machine has {SERIAL_PORTS} ports", self.serial.len());
+        }
+        if self.serial.iter().filter(|spec| spec.is_stdio()).count() > 1 {
+            bail!("--serial stdio is given twice, standard input can only be for one port");
+        }
+        let taken = |port| self.serial.get(port).cloned();
+        Ok(std::array::from_fn(|port| {
+            taken(port).unwrap_or(if port == 0 { SerialSpec::Stdio } else { SerialSpec::Null })
+        }))
+    }
+
+    /// Whether standard output belongs to the guest.
+    pub fn uses_stdout(&self) -> bool {
+        self.debugcon.is_stdio() || self.lines().is_ok_and(|lines| lines.iter().any(SerialSpec::is_stdio))
+    }
+
+    /// Opens the lines and catches signals. From here on files are made, so it comes after all other checks.
+    ///
+    /// # Errors
+    /// A line that cannot be opened.
+    pub fn connect(&self) -> Result<Connections> {
+        let inbox = Inbox::new();
+        let mut lines = self.lines()?.into_iter().enumerate().map(|(port, spec)| spec.open(port, &inbox));
+        let mut serial: [Box<dyn ByteSink>; SERIAL_PORTS] = std::array::from_fn(|_| Box::new(Null) as _);
+        for sink in &mut serial {
+            if let Some(line) = lines.next() {
+                *sink = line?;
+            }
+        }
+        let outputs = Outputs::new(serial, self.debugcon.open_output()?);
+        signals::install(&inbox)?;
+        Ok(Connections { inbox, outputs })
+    }
+
+    /// Opens the control socket, if one is asked for.
+    ///
+    /// # Errors
+    /// A path that cannot be used.
+    pub fn open_control(&self, inbox: &Arc<Inbox>, status: StatusFn) -> Result<Option<Control>> {
+        Ok(self.control.as_ref().map(|path| Control::open(path, inbox, status)).transpose()?)
+    }
+}
+
+/// The live world over these connections.
+pub fn live(connections: Connections, clock: Clock, disks: Disks, seed: u64) -> Live {
+    let Connections { inbox, outputs } = connections;
+    Live::new(Pacer::new(clock.into()), Inputs::new(inbox), disks, Box::new(outputs), seed)
+}
+
+/// What the control socket's `status` says of a run.
+pub fn status(role: &'static str, status: &Status) -> serde_json::Value {
+    serde_json::json!({
+        "role": role,
+        "instructions": status.count.load(Relaxed),
+        "guest_time_s": status.time.load(Relaxed) as f64 / 1e9,
+        "serial_bytes": status.serial_bytes.load(Relaxed),
+        "disk_requests": status.disk_requests.load(Relaxed),
+    })
+}
