@@ -3,6 +3,7 @@
 //! Not responsible for: ending anything.
 
 use gemel_host::{HostError, QuitReason};
+use gemel_log::LogError;
 use gemel_machine::{Pause, PowerEvent, RunError, Stop};
 use std::fmt;
 
@@ -13,7 +14,8 @@ pub const BAD_INPUT: u8 = 2;
 pub const TABLE: &str = "\
 Exit codes:
   0      the guest powered off, the log was replayed to its end, or the run ended as asked
-  2      bad input: options, a missing file, not a kernel, another machine's log, a port in use, no peer
+  2      bad input: options, a missing file, not a kernel, a damaged log or another machine's, a port in
+         use, no peer
   3      the guest reset itself or triple-faulted
   4      the machine did not do what the log says
   5      the guest halted for good
@@ -37,6 +39,8 @@ pub enum Ending {
     LogEnd,
     /// The log is cut off.
     LogCut,
+    /// The log is damaged; where.
+    LogDamaged(String),
     /// The machine did not do what the log says; the report.
     Diverged(String),
     /// Trouble with the host.
@@ -51,8 +55,9 @@ impl Ending {
             Err(RunError::World(Stop::Quit)) => quit.map_or(Self::Limit, Self::Quit),
             Err(RunError::World(Stop::EndOfLog)) => Self::LogEnd,
             Err(RunError::World(Stop::Diverged(e))) => Self::Diverged(e.to_string()),
-            Err(RunError::World(Stop::Host(e))) => match e.downcast_ref() {
-                Some(HostError::Stuck) => Self::Stuck,
+            Err(RunError::World(Stop::Host(e))) => match (e.downcast_ref(), e.downcast_ref()) {
+                (Some(HostError::Stuck), _) => Self::Stuck,
+                (_, Some(LogError::Damaged { .. })) => Self::LogDamaged(e.to_string()),
                 _ => Self::Host(e.to_string()),
             },
             Err(RunError::Engine(e)) => Self::Host(e.to_string()),
@@ -71,6 +76,7 @@ impl Ending {
             Self::Quit(_) => 0,
             Self::Diverged(_) => 4,
             Self::Host(_) => 6,
+            Self::LogDamaged(_) => BAD_INPUT,
             Self::LogCut => 8,
         }
     }
@@ -89,6 +95,7 @@ impl Ending {
             Self::Stuck => "stuck",
             Self::LogEnd => "log-end",
             Self::LogCut => "log-cut",
+            Self::LogDamaged(_) => "log-damaged",
             Self::Diverged(_) => "diverged",
             Self::Host(_) => "host-error",
         }
@@ -112,7 +119,7 @@ impl fmt::Display for Ending {
             Self::Stuck => write!(f, "{}", HostError::Stuck),
             Self::LogEnd => f.write_str("replayed to the end of the log"),
             Self::LogCut => f.write_str("the log is cut off; replayed up to its last whole entry"),
-            Self::Diverged(report) | Self::Host(report) => f.write_str(report),
+            Self::LogDamaged(report) | Self::Diverged(report) | Self::Host(report) => f.write_str(report),
         }
     }
 }

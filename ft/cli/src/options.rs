@@ -39,9 +39,9 @@ pub struct MachineOptions {
     pub seed: u64,
 }
 
-/// What is connected to the machine.
+/// The machine's lines out.
 #[derive(clap::Args, Clone, Debug)]
-pub struct WorldOptions {
+pub struct LineOptions {
     /// A serial line: stdio, null, file:PATH, unix:PATH[,server] or tcp:HOST:PORT[,server]. First ttyS0 (default
     /// stdio), then ttyS1 (default null). Sockets are at-least-once
     #[arg(long, value_name = "SPEC")]
@@ -49,6 +49,14 @@ pub struct WorldOptions {
     /// Where the debug console (port 0xe9) goes: as for --serial
     #[arg(long, value_name = "SPEC", default_value = "null")]
     pub debugcon: SerialSpec,
+}
+
+/// What is connected to a live machine.
+#[derive(clap::Args, Clone, Debug)]
+pub struct WorldOptions {
+    /// Its lines.
+    #[command(flatten)]
+    pub lines: LineOptions,
     /// A control socket: JSON lines (status, key, powerdown, quit)
     #[arg(long, value_name = "SOCKET")]
     pub control: Option<PathBuf>,

@@ -38,7 +38,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let spec = machine::spec(options, &mut images, false)?;
     let mut machine = machine::build(&spec, &images.kernel, &images.initrd)?;
 
-    let connections = args.world.connect()?;
+    let connections = args.world.lines.connect()?;
     let inbox = Arc::clone(&connections.inbox);
     let live = world::live(connections, options.clock, images.disks, spec.seed);
     let status = live.status();
@@ -67,6 +67,6 @@ pub fn run(args: Args) -> Result<ExitCode> {
         ending: &ending,
         more: Default::default(),
     };
-    report.tell(&args.report, args.world.uses_stdout())?;
+    report.tell(&args.report, args.world.lines.use_stdout())?;
     Ok(ExitCode::from(ending.code()))
 }

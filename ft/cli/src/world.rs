@@ -2,11 +2,13 @@
 //!
 //! Not responsible for: the live world itself (`gemel-host`).
 
-use crate::options::{Clock, WorldOptions};
+use crate::options::{Clock, LineOptions, WorldOptions};
 use anyhow::{Result, bail};
 use gemel_host::control::{Control, StatusFn};
 use gemel_host::outputs::{ByteSink, Null};
-use gemel_host::{Disks, Inbox, Inputs, Live, Outputs, Pacer, SERIAL_PORTS, SerialSpec, Status, signals};
+use gemel_host::{
+    Disks, HostError, Inbox, Inputs, Live, Outputs, Pacer, SERIAL_PORTS, SerialSpec, Status, signals,
+};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -18,27 +20,48 @@ pub struct Connections {
     pub outputs: Outputs,
 }
 
-impl WorldOptions {
+impl LineOptions {
     /// What each serial port is connected to.
     ///
     /// # Errors
     /// More lines than the board has ports, or standard input for two of them.
-    pub fn lines(&self) -> Result<[SerialSpec; SERIAL_PORTS]> {
+    pub fn ports(&self) -> Result<[SerialSpec; SERIAL_PORTS]> {
         if self.serial.len() > SERIAL_PORTS {
             bail!("--serial is given {} times, the machine has {SERIAL_PORTS} ports", self.serial.len());
         }
         if self.serial.iter().filter(|spec| spec.is_stdio()).count() > 1 {
             bail!("--serial stdio is given twice, standard input can only be for one port");
         }
-        let taken = |port| self.serial.get(port).cloned();
+        let given = |port| self.serial.get(port).cloned();
         Ok(std::array::from_fn(|port| {
-            taken(port).unwrap_or(if port == 0 { SerialSpec::Stdio } else { SerialSpec::Null })
+            given(port).unwrap_or(if port == 0 { SerialSpec::Stdio } else { SerialSpec::Null })
         }))
     }
 
     /// Whether standard output belongs to the guest.
-    pub fn uses_stdout(&self) -> bool {
-        self.debugcon.is_stdio() || self.lines().is_ok_and(|lines| lines.iter().any(SerialSpec::is_stdio))
+    pub fn use_stdout(&self) -> bool {
+        self.debugcon.is_stdio() || self.ports().is_ok_and(|ports| ports.iter().any(SerialSpec::is_stdio))
+    }
+
+    /// Opens the lines with what `open` makes of each serial port's.
+    fn open(
+        &self,
+        mut open: impl FnMut(usize, &SerialSpec) -> Result<Box<dyn ByteSink>, HostError>,
+    ) -> Result<Outputs> {
+        let ports = self.ports()?;
+        let mut sinks: [Box<dyn ByteSink>; SERIAL_PORTS] = std::array::from_fn(|_| Box::new(Null) as _);
+        for (port, (sink, spec)) in sinks.iter_mut().zip(&ports).enumerate() {
+            *sink = open(port, spec)?;
+        }
+        Ok(Outputs::new(sinks, self.debugcon.open_output()?))
+    }
+
+    /// Opens the lines for output alone: nothing that comes in is heard.
+    ///
+    /// # Errors
+    /// A line that cannot be opened.
+    pub fn open_outputs(&self) -> Result<Outputs> {
+        self.open(|_, spec| spec.open_output())
     }
 
     /// Opens the lines and catches signals. From here on files are made, so it comes after all other checks.
@@ -47,18 +70,13 @@ impl WorldOptions {
     /// A line that cannot be opened.
     pub fn connect(&self) -> Result<Connections> {
         let inbox = Inbox::new();
-        let mut lines = self.lines()?.into_iter().enumerate().map(|(port, spec)| spec.open(port, &inbox));
-        let mut serial: [Box<dyn ByteSink>; SERIAL_PORTS] = std::array::from_fn(|_| Box::new(Null) as _);
-        for sink in &mut serial {
-            if let Some(line) = lines.next() {
-                *sink = line?;
-            }
-        }
-        let outputs = Outputs::new(serial, self.debugcon.open_output()?);
+        let outputs = self.open(|port, spec| spec.open(port, &inbox))?;
         signals::install(&inbox)?;
         Ok(Connections { inbox, outputs })
     }
+}
 
+impl WorldOptions {
     /// Opens the control socket, if one is asked for.
     ///
     /// # Errors

@@ -62,6 +62,10 @@ impl<W: World> World for Epochs<W> {
         self.world.poll(at)
     }
 
+    fn input_number(&self) -> Option<u64> {
+        self.world.input_number()
+    }
+
     fn idle(&mut self, at: At, until: VirtTime) -> Result<VirtTime, Stop> {
         self.world.idle(at, until)
     }
