@@ -1,0 +1,150 @@
+//! Small guests end in every way that a guest can, plain, recorded and replayed, and the exit code and the figures
+//! tell it.
+//!
+//! Not responsible for: bad input (`bad_input`), whole operating systems (`tests/system`).
+
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+/// A multiboot kernel that runs `code` in 32-bit protected mode.
+fn kernel(code: &[u8]) -> Vec<u8> {
+    const MAGIC: u32 = 0x1bad_b002;
+    const ADDRESSES: u32 = 1 << 16;
+    const START: u32 = 0x10_0000;
+    let sum = 0u32.wrapping_sub(MAGIC).wrapping_sub(ADDRESSES);
+    let end = START + 32 + code.len() as u32;
+    let words = [MAGIC, ADDRESSES, sum, START, START, end, end, START + 32];
+    let mut file: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    file.extend_from_slice(code);
+    file
+}
+
+/// Code that writes `text` to ttyS0 and goes on with `then`.
+fn say(text: &str, then: &[u8]) -> Vec<u8> {
+    let mut code = vec![0x66, 0xba, 0xf8, 0x03]; // mov dx, 0x3f8
+    for byte in text.bytes() {
+        code.extend([0xb0, byte, 0xee]); // mov al, byte; out dx, al
+    }
+    code.extend_from_slice(then);
+    code
+}
+
+/// out 0xf4, 0x21
+const DEBUG_EXIT: &[u8] = &[0xb0, 0x21, 0xe6, 0xf4];
+/// cli; hlt
+const HALT: &[u8] = &[0xfa, 0xf4];
+/// sti; hlt; jmp $-1: nothing is armed, nothing is unmasked.
+const SLEEP: &[u8] = &[0xfb, 0xf4, 0xeb, 0xfd];
+/// An empty IDT and an interrupt.
+const TRIPLE_FAULT: &[u8] = &[0x6a, 0x00, 0x6a, 0x00, 0x0f, 0x01, 0x1c, 0x24, 0xcc];
+/// The keyboard controller pulses the reset line.
+const RESET: &[u8] = &[0xb0, 0xfe, 0xe6, 0x64, 0xeb, 0xfe];
+/// jmp $
+const SPIN: &[u8] = &[0xeb, 0xfe];
+
+fn gemel(folder: &Path, arguments: &str) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_gemel"))
+        .args(arguments.split_whitespace())
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+/// Runs with `--json` and gives the exit code and the figures.
+fn figures(folder: &Path, arguments: &str) -> (Option<i32>, Value) {
+    let output = gemel(folder, &format!("{arguments} --json"));
+    let figures = serde_json::from_slice(&output.stdout);
+    (output.status.code(), figures.unwrap_or_else(|e| panic!("{arguments}: {e}: {output:?}")))
+}
+
+#[test]
+fn every_ending_has_its_code_and_a_replay_agrees() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    for (then, code, name) in [
+        (DEBUG_EXIT, 0x43, "debug-exit"),
+        (HALT, 5, "halted"),
+        (SLEEP, 5, "stuck"),
+        (TRIPLE_FAULT, 3, "triple-fault"),
+        (RESET, 3, "reset"),
+    ] {
+        fs::write(at.join("kernel"), kernel(&say("hi", then))).unwrap();
+        let machine = "--kernel kernel --clock free --serial file:out";
+        let (status, ran) = figures(at, &format!("run {machine}"));
+        assert_eq!((status, ran["exit"].as_str()), (Some(code), Some(name)), "{ran}");
+        assert_eq!(ran["serial_bytes"], 2);
+        assert_eq!(fs::read(at.join("out")).unwrap(), b"hi");
+
+        let (status, recorded) = figures(at, &format!("record -o run.gml {machine}"));
+        assert_eq!(status, Some(code));
+        if name == "stuck" {
+            continue; // the log stays open: the machine itself could have gone on
+        }
+        let (status, replayed) = figures(at, "replay run.gml --serial file:again");
+        assert_eq!((status, replayed["exit"].as_str()), (Some(0), Some("log-end")), "{name}: {replayed}");
+        for figure in ["instructions", "rip", "guest_time_s", "digest", "serial_bytes"] {
+            assert_eq!(ran[figure], recorded[figure], "{name}: {figure}");
+            assert_eq!(ran[figure], replayed[figure], "{name}: {figure}");
+        }
+        assert_eq!(fs::read(at.join("again")).unwrap(), b"hi");
+    }
+}
+
+#[test]
+fn a_run_stops_where_it_should_with_the_same_digests_each_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    fs::write(at.join("kernel"), kernel(SPIN)).unwrap();
+    let machine = "--kernel kernel --serial null --epoch 1000 --stop-after 5500";
+    let (status, ran) = figures(at, &format!("run {machine} --clock free --digests a"));
+    assert_eq!((status, &ran["instructions"]), (Some(0), &Value::from(5500)));
+    let (status, _) = figures(at, &format!("record -o run.gml {machine} --clock free --digests b"));
+    assert_eq!(status, Some(0));
+    let (status, replayed) = figures(at, "replay run.gml --serial null --digests c");
+    assert_eq!((status, &replayed["digest"]), (Some(0), &ran["digest"]));
+    let digests = |name: &str| fs::read_to_string(at.join(name)).unwrap();
+    assert_eq!(digests("a").lines().count(), 6);
+    assert_eq!(digests("a"), digests("b"));
+    assert_eq!(digests("a"), digests("c"));
+}
+
+#[test]
+fn a_log_that_is_cut_off_replays_to_its_last_whole_entry() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    fs::write(at.join("kernel"), kernel(SPIN)).unwrap();
+    let recorded = figures(at, "record -o run.gml --kernel kernel --serial null --epoch 1000 --stop-after 5500");
+    assert_eq!(recorded.0, Some(0));
+    let log = fs::read(at.join("run.gml")).unwrap();
+    fs::write(at.join("cut.gml"), &log[..log.len() - 1]).unwrap();
+    let (status, replayed) = figures(at, "replay cut.gml --serial null");
+    assert_eq!((status, replayed["exit"].as_str()), (Some(8), Some("log-cut")));
+    assert_eq!(replayed["instructions"], 5000);
+    assert_eq!(gemel(at, "log show cut.gml").status.code(), Some(8));
+
+    let mut damaged = log.clone();
+    let last = damaged.len() - 3;
+    damaged[last] ^= 1;
+    fs::write(at.join("damaged.gml"), damaged).unwrap();
+    let (status, replayed) = figures(at, "replay damaged.gml --serial null");
+    assert_eq!((status, replayed["exit"].as_str()), (Some(2), Some("log-damaged")));
+    assert!(replayed["message"].as_str().unwrap().contains("entry 5"), "{replayed}");
+}
+
+#[test]
+fn log_show_prints_the_header_and_every_entry() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    fs::write(at.join("kernel"), kernel(SPIN)).unwrap();
+    gemel(at, "record -o run.gml --kernel kernel --serial null --epoch 1000 --stop-after 3500 -m 64");
+    let shown = gemel(at, "log show --json run.gml");
+    assert_eq!(shown.status.code(), Some(0), "{shown:?}");
+    let lines: Vec<Value> =
+        shown.stdout.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect();
+    assert_eq!(lines[0]["header"]["memory_mib"], 64);
+    let counts: Vec<u64> = lines[1..].iter().filter_map(|line| line["count"].as_u64()).collect();
+    assert_eq!(counts, [1000, 2000, 3000, 3500]);
+}
