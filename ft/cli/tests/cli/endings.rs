@@ -1,25 +1,12 @@
 //! Small guests end in every way that a guest can, plain, recorded and replayed, and the exit code and the figures
 //! tell it.
 //!
-//! Not responsible for: bad input (`bad_input`), whole operating systems (`tests/system`).
+//! Not responsible for: bad input (`bad_input`).
 
+use super::{gemel, kernel};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
-
-/// A multiboot kernel that runs `code` in 32-bit protected mode.
-fn kernel(code: &[u8]) -> Vec<u8> {
-    const MAGIC: u32 = 0x1bad_b002;
-    const ADDRESSES: u32 = 1 << 16;
-    const START: u32 = 0x10_0000;
-    let sum = 0u32.wrapping_sub(MAGIC).wrapping_sub(ADDRESSES);
-    let end = START + 32 + code.len() as u32;
-    let words = [MAGIC, ADDRESSES, sum, START, START, end, end, START + 32];
-    let mut file: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-    file.extend_from_slice(code);
-    file
-}
 
 /// Code that writes `text` to ttyS0 and goes on with `then`.
 fn say(text: &str, then: &[u8]) -> Vec<u8> {
@@ -43,15 +30,6 @@ const TRIPLE_FAULT: &[u8] = &[0x6a, 0x00, 0x6a, 0x00, 0x0f, 0x01, 0x1c, 0x24, 0x
 const RESET: &[u8] = &[0xb0, 0xfe, 0xe6, 0x64, 0xeb, 0xfe];
 /// jmp $
 const SPIN: &[u8] = &[0xeb, 0xfe];
-
-fn gemel(folder: &Path, arguments: &str) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_gemel"))
-        .args(arguments.split_whitespace())
-        .current_dir(folder)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap()
-}
 
 /// Runs with `--json` and gives the exit code and the figures.
 fn figures(folder: &Path, arguments: &str) -> (Option<i32>, Value) {
@@ -116,7 +94,8 @@ fn a_log_that_is_cut_off_replays_to_its_last_whole_entry() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     fs::write(at.join("kernel"), kernel(SPIN)).unwrap();
-    let recorded = figures(at, "record -o run.gml --kernel kernel --serial null --epoch 1000 --stop-after 5500");
+    let recorded =
+        figures(at, "record -o run.gml --kernel kernel --serial null --epoch 1000 --stop-after 5500");
     assert_eq!(recorded.0, Some(0));
     let log = fs::read(at.join("run.gml")).unwrap();
     fs::write(at.join("cut.gml"), &log[..log.len() - 1]).unwrap();

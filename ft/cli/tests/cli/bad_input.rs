@@ -2,12 +2,12 @@
 //!
 //! Not responsible for: what happens once a guest runs (`endings`).
 
+use super::{gemel, kernel};
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 fn files(folder: &Path) -> BTreeSet<String> {
     let names = fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().to_string_lossy().into_owned());
@@ -17,12 +17,7 @@ fn files(folder: &Path) -> BTreeSet<String> {
 /// Runs `gemel` in a folder and checks the complaint: it names `wanted`, and the folder is as before.
 fn refuses(folder: &Path, arguments: &str, wanted: &str) {
     let before = files(folder);
-    let output = Command::new(env!("CARGO_BIN_EXE_gemel"))
-        .args(arguments.split_whitespace())
-        .current_dir(folder)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
+    let output = gemel(folder, arguments);
     let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(2), "{arguments}: {complaint}");
     assert!(complaint.starts_with("gemel: ") && complaint.trim_end().lines().count() == 1, "{complaint}");
@@ -68,19 +63,6 @@ fn options_and_files() {
     }
 }
 
-/// A multiboot kernel that runs `code` in 32-bit protected mode.
-fn kernel(code: &[u8]) -> Vec<u8> {
-    const MAGIC: u32 = 0x1bad_b002;
-    const ADDRESSES: u32 = 1 << 16;
-    const START: u32 = 0x10_0000;
-    let sum = 0u32.wrapping_sub(MAGIC).wrapping_sub(ADDRESSES);
-    let end = START + 32 + code.len() as u32;
-    let words = [MAGIC, ADDRESSES, sum, START, START, end, end, START + 32];
-    let mut file: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-    file.extend_from_slice(code);
-    file
-}
-
 #[test]
 fn addresses_and_places_that_cannot_be_had() {
     let folder = tempfile::tempdir().unwrap();
@@ -113,11 +95,7 @@ fn logs_of_another_version_or_another_kernel() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     fs::write(at.join("kernel"), kernel(&[0xfa, 0xf4])).unwrap();
-    let recorded = Command::new(env!("CARGO_BIN_EXE_gemel"))
-        .args("record -o run.gml --kernel kernel --serial null".split_whitespace())
-        .current_dir(at)
-        .output()
-        .unwrap();
+    let recorded = gemel(at, "record -o run.gml --kernel kernel --serial null");
     assert_eq!(recorded.status.code(), Some(5), "{recorded:?}");
     let log = fs::read(at.join("run.gml")).unwrap();
     let variant = |name: &str, byte: usize| {

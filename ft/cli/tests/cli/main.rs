@@ -1,0 +1,33 @@
+#![allow(clippy::unwrap_used)] // a test that unwraps fails with the line
+//! `gemel` as a user meets it: complaints, exit codes, figures, with guests of a few instructions.
+//!
+//! Not responsible for: whole operating systems (`tests/system`).
+
+mod bad_input;
+mod endings;
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+/// Runs `gemel` in a folder.
+fn gemel(folder: &Path, arguments: &str) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_gemel"))
+        .args(arguments.split_whitespace())
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+/// A multiboot kernel that runs `code` in 32-bit protected mode.
+fn kernel(code: &[u8]) -> Vec<u8> {
+    const MAGIC: u32 = 0x1bad_b002;
+    const ADDRESSES: u32 = 1 << 16;
+    const START: u32 = 0x10_0000;
+    let sum = 0u32.wrapping_sub(MAGIC).wrapping_sub(ADDRESSES);
+    let end = START + 32 + code.len() as u32;
+    let words = [MAGIC, ADDRESSES, sum, START, START, end, end, START + 32];
+    let mut file: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    file.extend_from_slice(code);
+    file
+}
