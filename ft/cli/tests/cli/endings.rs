@@ -50,7 +50,7 @@ fn every_ending_has_its_code_and_a_replay_agrees() {
         (RESET, 3, "reset"),
     ] {
         fs::write(at.join("kernel"), kernel(&say("hi", then))).unwrap();
-        let machine = "--kernel kernel --clock free --serial file:out";
+        let machine = "--kernel kernel -m 8 --clock free --serial file:out";
         let (status, ran) = figures(at, &format!("run {machine}"));
         assert_eq!((status, ran["exit"].as_str()), (Some(code), Some(name)), "{ran}");
         assert_eq!(ran["serial_bytes"], 2);
