@@ -1,4 +1,5 @@
 #![allow(unsafe_code)] // runs the same bytes on the CPU under the test
+#![allow(clippy::unwrap_used)] // a test that unwraps fails with the line
 //! Integer instructions on registers, against the CPU that runs the test: results and every status flag, the undefined
 //! ones included where the model's vendor is the host's.
 //!
