@@ -4,14 +4,18 @@
 
 use crate::acpi::{self, PowerManagement, pm};
 use crate::apic::{IoApic, LocalApic, ioapic, lapic};
+use crate::isa::debug_ports::{DebugConsole, DebugExit};
+use crate::isa::i8042::I8042;
 use crate::isa::pic::Pic;
 use crate::isa::pit::Pit;
+use crate::isa::reset_ports::ResetPorts;
 use crate::isa::rtc::Rtc;
 use crate::isa::uart::Uart;
 use crate::pci::{self, PciHost};
+use crate::virtio::{self, Block, VirtioPci};
 use crate::wiring::{ISA_LINES, PCI_INTA, PIC_INTR, WIRES, isa_irq};
 use gemel_machine::bus::{BusBuilder, PortWidth};
-use gemel_machine::{Bus, GuestRam, InputPort, MachineSpec};
+use gemel_machine::{Bus, DiskRequest, GuestRam, InputPort, MachineSpec};
 use gemel_x86::CpuModel;
 use std::sync::Arc;
 
@@ -98,18 +102,51 @@ fn isa(board: &mut BusBuilder, spec: &MachineSpec) {
         let uart = board.add(uart);
         board.ports(ports, uart, PortWidth::Byte).plug(InputPort::Serial(number as u8), uart);
     }
+    let i8042 = board.add(I8042::new());
+    for range in I8042::PORTS {
+        board.ports(range, i8042, PortWidth::Byte);
+    }
+    board.plug(InputPort::Keyboard, i8042).plug(InputPort::Mouse, i8042);
+    let exit = board.add(DebugExit);
+    board.ports(DebugExit::PORTS, exit, PortWidth::Any);
+    let console = board.add(DebugConsole);
+    board.ports(DebugConsole::PORT..=DebugConsole::PORT, console, PortWidth::Byte);
 }
 
 /// Power management, and PCI with its disks.
-fn bridges(board: &mut BusBuilder, _spec: &MachineSpec) -> Result<(), BoardError> {
+fn bridges(board: &mut BusBuilder, spec: &MachineSpec) -> Result<(), BoardError> {
     let power = board.add(PowerManagement::new());
     board.ports(pm::EVENT_PORT..=pm::LAST_PORT, power, PortWidth::Byte).plug(InputPort::PowerButton, power);
 
-    let host = PciHost::new();
+    let mut host = PciHost::new();
+    for (number, disk) in spec.disks.iter().enumerate() {
+        let block = Block::new(number as u8, disk.sectors, disk.read_only);
+        if !host.disk(VirtioPci::new(block)) {
+            return Err(BoardError::TooManyDisks(spec.disks.len()));
+        }
+    }
     let host = board.add(host);
+    for number in 0..spec.disks.len() {
+        board.plug(InputPort::Disk(number as u8), host);
+    }
     board.ports(pci::CONFIG_ADDRESS..=pci::CONFIG_ADDRESS + 7, host, PortWidth::Any);
     board.window(pci::MEMORY_WINDOW.start, pci::MEMORY_WINDOW.end - pci::MEMORY_WINDOW.start, host);
+    // After the bridge: one of these ports lies amid its configuration ports, and only bytes there are the register.
+    let reset = board.add(ResetPorts::new());
+    for range in ResetPorts::PORTS {
+        board.ports(range, reset, PortWidth::Byte);
+    }
     Ok(())
+}
+
+/// The disk requests that the board has in flight, by disk and in the order in which they were made. Who takes over
+/// a restored machine issues them again.
+pub fn disk_requests(bus: &Bus) -> Vec<DiskRequest> {
+    let sections = bus.save();
+    let bridge = sections.iter().find(|(name, _)| *name == pci::host::NAME);
+    let functions = bridge.and_then(|(_, section)| pci::host::saved_functions(section)).unwrap_or_default();
+    let disks = functions.iter().enumerate();
+    disks.filter_map(|(disk, function)| virtio::requests_in_flight(disk as u8, function)).flatten().collect()
 }
 
 #[cfg(test)]

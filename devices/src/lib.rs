@@ -10,4 +10,5 @@ pub mod boot;
 pub(crate) mod conformance;
 pub mod isa;
 pub mod pci;
+pub mod virtio;
 pub mod wiring;

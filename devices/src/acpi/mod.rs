@@ -1,6 +1,6 @@
 //! ACPI: the tables that describe the board, and the power management chip that they describe.
 //!
-//! Not responsible for: the reset register (`pci`, port cf9h), interpreting AML (the guest does).
+//! Not responsible for: the reset register (`isa/reset_ports.rs`), interpreting AML (the guest does).
 
 mod aml;
 mod dsdt;

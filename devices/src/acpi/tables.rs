@@ -6,7 +6,7 @@ use super::dsdt::definition_block;
 use super::pm;
 use crate::apic::{ioapic, lapic};
 use crate::boot::memory_map::BIOS_AREA;
-use crate::pci;
+use crate::isa::reset_ports::ResetPorts;
 use gemel_machine::{GuestRam, RamError};
 
 /// Where the root pointer lies: on a 16-byte boundary of the area in which kernels look for it (5.2.5.1).
@@ -120,8 +120,8 @@ fn fadt(facs: u64, dsdt: u64) -> Vec<u8> {
     put(108, &[CENTURY]);
     put(109, &IAPC_BOOT.to_le_bytes());
     put(112, &FADT_FLAGS.to_le_bytes());
-    put(116, &port_address(pci::RESET_PORT, 8, 1));
-    put(128, &[pci::RESET_VALUE]);
+    put(116, &port_address(ResetPorts::RESET_CONTROL, 8, 1));
+    put(128, &[ResetPorts::HARD_RESET]);
     put(140, &dsdt.to_le_bytes());
     put(148, &port_address(pm::EVENT_PORT, 32, 2));
     put(172, &port_address(pm::CONTROL_PORT, 16, 2));

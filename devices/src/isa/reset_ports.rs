@@ -34,6 +34,11 @@ impl ResetPorts {
     /// The ports. 0xcf9 lies within the PCI configuration address; only byte accesses to it are the register.
     pub const PORTS: [std::ops::RangeInclusive<u16>; 2] = [PORT_A..=PORT_A, RESET_CONTROL..=RESET_CONTROL];
 
+    /// The reset control register.
+    pub const RESET_CONTROL: u16 = RESET_CONTROL;
+    /// What is written there for a hard reset, when it was zero before.
+    pub const HARD_RESET: u8 = HARD | RESET;
+
     /// Both registers as after a reset.
     pub const fn new() -> Self {
         Self { port_a: A20, reset_control: 0 }

@@ -41,6 +41,8 @@ pub struct Identity {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ConfigSpace {
     bytes: [u8; SIZE],
+    /// What a reset puts back: as firmware left it.
+    at_reset: [u8; SIZE],
     writable: [u8; SIZE],
     /// Size of each 32-bit memory BAR; zero where there is none.
     bars: [u32; 6],
@@ -53,6 +55,7 @@ impl ConfigSpace {
     pub fn new(identity: Identity) -> Self {
         let mut space = Self {
             bytes: [0; SIZE],
+            at_reset: [0; SIZE],
             writable: [0; SIZE],
             bars: [0; 6],
             next_capability: FIRST_CAPABILITY,
@@ -69,9 +72,15 @@ impl ConfigSpace {
         space
     }
 
-    /// Sets bytes, whatever software may do.
+    /// Sets bytes for good: reset brings them back.
     pub fn put(&mut self, at: usize, bytes: &[u8]) {
         self.bytes[at..at + bytes.len()].copy_from_slice(bytes);
+        self.at_reset[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+
+    /// As after power-on.
+    pub fn reset(&mut self) {
+        self.bytes = self.at_reset;
     }
 
     /// Lets software change the bits of a mask.
@@ -89,10 +98,10 @@ impl ConfigSpace {
     /// Appends a capability and returns its offset. `body` comes after id and link.
     pub fn add_capability(&mut self, id: u8, body: &[u8]) -> usize {
         let at = self.next_capability;
-        self.bytes[self.last_capability] = at as u8;
+        self.put(self.last_capability, &[at as u8]);
         self.put(at, &[id, 0]);
         self.put(at + 2, body);
-        self.bytes[STATUS] |= STATUS_CAPABILITIES;
+        self.put(STATUS, &[STATUS_CAPABILITIES]);
         self.last_capability = at + 1;
         self.next_capability = (at + 2 + body.len()).next_multiple_of(4);
         at
@@ -113,7 +122,7 @@ impl ConfigSpace {
     /// Writes a BAR as firmware does, and lets the function answer there.
     pub fn assign_bar(&mut self, index: usize, address: u32) {
         self.put(BAR0 + 4 * index, &address.to_le_bytes());
-        self.bytes[COMMAND] |= COMMAND_MEMORY as u8;
+        self.put(COMMAND, &COMMAND_MEMORY.to_le_bytes());
     }
 
     /// The BAR, and the offset in it, that an address falls into.

@@ -1,21 +1,21 @@
-//! The host bridge: configuration mechanism 1, the reset register, routing of memory accesses to its functions, and
-//! their interrupt pins on the board's wires (PCI Local Bus 3.0 3.2.2.3.2).
+//! The host bridge: configuration mechanism 1 (PCI Local Bus 3.0 3.2.2.3.2), routing of memory accesses to its
+//! functions, and their interrupt pins on the board's wires.
 //!
-//! Not responsible for: other buses than the one, what a function does.
+//! Not responsible for: other buses than the one, what a function does, the reset register amid the configuration
+//! ports (`isa/reset_ports.rs`).
 
 use super::config::{ConfigSpace, Identity};
 use super::function::PciFunction;
-use super::{CONFIG_ADDRESS, MEMORY_WINDOW, RESET_PORT, SLOTS, link_of, pic_line};
+use super::{CONFIG_ADDRESS, MEMORY_WINDOW, SLOTS, link_of, pic_line};
 use crate::wiring::{PCI_INTA, isa_irq};
-use gemel_machine::{Device, DeviceCx, Input, InputPort, PowerEvent, Section, SectionError};
+use gemel_machine::{Device, DeviceCx, Input, InputPort, Section, SectionError};
 
-const NAME: &str = "pci";
+/// The bridge's name on the board.
+pub const NAME: &str = "pci";
 const STATE_VERSION: u16 = 1;
 
 const CONFIG_DATA: u16 = 0xcfc;
 const CONFIG_ENABLE: u32 = 1 << 31;
-/// Reset control: a change of this bit to one resets.
-const RESET_CPU: u32 = 1 << 2;
 
 /// The bridge and its functions.
 pub struct PciHost {
@@ -130,6 +130,12 @@ impl Default for PciHost {
     }
 }
 
+/// The saved functions of a saved bridge, disks in order; `None` for a section that is no bridge's.
+pub fn saved_functions(section: &Section) -> Option<Vec<Section>> {
+    let (_, _, functions): Saved = section.read(NAME, STATE_VERSION).ok()?;
+    Some(functions.into_iter().map(|(version, body)| Section { version, body }).collect())
+}
+
 type Saved = (u32, Vec<u8>, Vec<(u16, Vec<u8>)>);
 
 impl Device for PciHost {
@@ -139,6 +145,7 @@ impl Device for PciHost {
 
     fn reset(&mut self, cx: &mut DeviceCx<'_>) {
         self.config_address = 0;
+        self.bridge.reset();
         for (_, function) in &mut self.functions {
             function.reset(cx);
         }
@@ -174,7 +181,6 @@ impl Device for PciHost {
     fn port_read(&mut self, cx: &mut DeviceCx<'_>, port: u16, size: u8) -> u32 {
         match port {
             CONFIG_ADDRESS if size == 4 => self.config_address,
-            RESET_PORT if size == 1 => 0,
             CONFIG_DATA.. if port <= CONFIG_DATA + 3 => {
                 self.config_read(cx, usize::from(port - CONFIG_DATA), usize::from(size))
             }
@@ -185,7 +191,6 @@ impl Device for PciHost {
     fn port_write(&mut self, cx: &mut DeviceCx<'_>, port: u16, size: u8, value: u32) {
         match port {
             CONFIG_ADDRESS if size == 4 => self.config_address = value & (CONFIG_ENABLE | 0xff_fffc),
-            RESET_PORT if size == 1 && value & RESET_CPU != 0 => cx.power(PowerEvent::Reset),
             CONFIG_DATA.. if port <= CONFIG_DATA + 3 => {
                 self.config_write(cx, usize::from(port - CONFIG_DATA), usize::from(size), value);
                 self.settle(cx);

@@ -15,10 +15,6 @@ use std::ops::{Range, RangeInclusive};
 
 /// Configuration mechanism 1: the address register, a double word; data follows at the next four ports.
 pub const CONFIG_ADDRESS: u16 = 0xcf8;
-/// The reset control register, between them.
-pub const RESET_PORT: u16 = 0xcf9;
-/// What the reset register takes: a hard reset of everything.
-pub const RESET_VALUE: u8 = 6;
 /// Memory addresses that the bridge hands on.
 pub const MEMORY_WINDOW: Range<u64> = 0xc000_0000..0xfec0_0000;
 /// Ports that the bridge hands on.

@@ -143,12 +143,3 @@ fn interrupt_pins_are_turned_from_slot_to_slot() {
     b.bus.mmio_write(b.now, second, 4, 2);
     assert!(!b.wire(PCI_INTA + 2));
 }
-
-#[test]
-fn the_reset_register() {
-    let mut b = Bench::new(host(), &socket());
-    b.outb(0xcf9, 0x02);
-    assert_eq!(b.bus.power(), None);
-    b.outb(0xcf9, crate::pci::RESET_VALUE);
-    assert_eq!(b.bus.power(), Some(PowerEvent::Reset));
-}
