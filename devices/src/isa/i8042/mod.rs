@@ -72,6 +72,8 @@ pub struct I8042 {
 struct Registers {
     /// The command byte is byte 0.
     ram: [u8; 32],
+    /// The status register's system flag: set by the self test, and to what a command byte says.
+    system: bool,
     output_port: u8,
     was_command: bool,
     /// The command that waits for its argument at the data port.
@@ -99,6 +101,7 @@ impl Registers {
         ram[0] = COMMAND_BYTE;
         Self {
             ram,
+            system: true,
             output_port: OUTPUT_PORT,
             was_command: false,
             command: None,
@@ -192,7 +195,7 @@ impl I8042 {
     fn status(&self) -> u8 {
         let Registers { full, output, was_command, .. } = self.registers;
         UNLOCKED
-            | self.command_byte() & SYSTEM
+            | if self.registers.system { SYSTEM } else { 0 }
             | if full { OUTPUT_FULL } else { 0 }
             | if full && output.from_mouse { FROM_MOUSE } else { 0 }
             | if was_command { WAS_COMMAND } else { 0 }
@@ -216,7 +219,7 @@ impl I8042 {
             0xa8 => self.registers.ram[0] &= !MOUSE_OFF,
             0xa9 | 0xab => self.answer(0x00), // the interface's lines are not stuck
             0xaa => {
-                self.registers.ram[0] |= SYSTEM;
+                self.registers.system = true;
                 self.answer(0x55);
             }
             0xad => self.registers.ram[0] |= KEYBOARD_OFF,
@@ -237,7 +240,11 @@ impl I8042 {
     fn write_data(&mut self, cx: &mut DeviceCx<'_>, value: u8) {
         self.registers.was_command = false;
         match self.registers.command.take() {
-            Some(command @ 0x60..=0x7f) => self.registers.ram[usize::from(command & 31)] = value,
+            Some(0x60) => {
+                self.registers.ram[0] = value;
+                self.registers.system = value & SYSTEM != 0;
+            }
+            Some(command @ 0x61..=0x7f) => self.registers.ram[usize::from(command & 31)] = value,
             Some(0xd1) => self.set_output_port(cx, value),
             Some(0xd2) => self.answer(value),
             Some(0xd3) => self.answer_as(value, true),

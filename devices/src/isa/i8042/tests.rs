@@ -108,6 +108,19 @@ fn answers_of_the_controller_are_there_at_once() {
 }
 
 #[test]
+fn the_system_flag_follows_the_command_byte_and_the_self_test() {
+    let mut bench = bench();
+    bench.outb(COMMAND, 0x60);
+    bench.outb(DATA, 0x43);
+    assert_eq!(bench.inb(COMMAND) & SYSTEM, 0);
+    bench.outb(COMMAND, 0xaa);
+    bench.inb(DATA);
+    assert_eq!(bench.inb(COMMAND) & SYSTEM, SYSTEM);
+    bench.outb(COMMAND, 0x20);
+    assert_eq!(bench.inb(DATA), 0x43, "the command byte stays as written");
+}
+
+#[test]
 fn clocks_follow_their_commands() {
     for (command, then) in [(0xa8, 0x45), (0xad, 0x75), (0xa7, 0x65), (0xae, 0x65)] {
         let mut bench = bench();
