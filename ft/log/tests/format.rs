@@ -1,5 +1,7 @@
 //! The format stays as it is (golden file), and nothing that happens to a log's bytes goes unnoticed.
 
+#![allow(clippy::unwrap_used)] // a test that unwraps fails with the line
+
 use gemel_log::{
     Body, ClockKind, Damage, EndReason, Entry, FORMAT, Header, Item, LogError, LogReader, LogWriter, MAX_ENTRY,
     OutputSummary, ReadPolicy, data_check,

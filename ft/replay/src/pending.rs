@@ -2,8 +2,11 @@
 //!
 //! Not responsible for: images (`disks`), when a completion comes (the log says).
 //!
-//! A request takes effect on the images when the log completes it, in the log's order: the recorded side performs
-//! requests of a disk one after the other, so its reads saw exactly the writes completed before them.
+//! The recorded side performs the requests of a disk in the order in which they were made, whatever the order of
+//! their completions. Here a request takes effect when the log completes it, since only then is it known how it
+//! went; but what it overlaps of the requests made before it is carried out first, so that every read gets the
+//! bytes that the recorded side read. (A write that the recorded host failed and that a later request overlaps while
+//! it is in flight is carried out here; the checksum of the read that would show it ends the replay.)
 
 use crate::disks::ReplayDisks;
 use crate::diverged::Mismatch;
@@ -14,7 +17,9 @@ use std::io;
 /// Unflushed writes are kept up to this many bytes; beyond, the image is made durable instead, so that a guest that
 /// never flushes does not fill the host's memory.
 const MOST_UNFLUSHED: usize = 64 << 20;
-const SECTOR: u64 = 512;
+const SECTOR: usize = 512;
+/// A read goes in pieces, so that one beyond the image's end fails before it has cost memory.
+const PIECE: usize = 1 << 20;
 
 /// Why a completion cannot be carried out.
 pub(crate) enum Trouble {
@@ -30,34 +35,90 @@ impl From<io::Error> for Trouble {
     }
 }
 
+/// How the log says that a request ended.
+pub(crate) struct Completion {
+    pub(crate) disk: u8,
+    pub(crate) tag: u64,
+    pub(crate) status: DiskStatus,
+    /// Bytes of data that it delivered.
+    pub(crate) length: u64,
+    /// Their checksum, when they are to be read from the image.
+    pub(crate) check: Option<u32>,
+}
+
+/// A request that the guest waits for.
+struct Waiting {
+    request: DiskRequest,
+    /// What came of it when it was carried out ahead of its completion, because a later one overlaps it. A failure
+    /// counts only if the log says that the request went well.
+    early: Option<io::Result<Vec<u8>>>,
+}
+
 #[derive(Default)]
 pub(crate) struct Requests {
-    waiting: Vec<DiskRequest>,
+    /// In the order in which they were made.
+    waiting: Vec<Waiting>,
     unflushed: Vec<DiskRequest>,
     unflushed_bytes: usize,
+}
+
+/// The sectors that a request touches.
+fn range(op: &DiskOp) -> (u64, u64) {
+    match op {
+        DiskOp::Read { sector, sectors } => (*sector, sector.saturating_add(u64::from(*sectors))),
+        DiskOp::Write { sector, data } => {
+            (*sector, sector.saturating_add(data.len().div_ceil(SECTOR) as u64))
+        }
+        DiskOp::Flush => (0, 0),
+    }
+}
+
+/// Whether it matters which of the two comes first.
+fn conflict(a: &DiskRequest, b: &DiskRequest) -> bool {
+    let writes = matches!(a.op, DiskOp::Write { .. }) || matches!(b.op, DiskOp::Write { .. });
+    let (a_range, b_range) = (range(&a.op), range(&b.op));
+    writes && a.disk == b.disk && a_range.0 < b_range.1 && b_range.0 < a_range.1
+}
+
+fn read(disks: &mut dyn ReplayDisks, disk: u8, sector: u64, sectors: u32) -> io::Result<Vec<u8>> {
+    let length = sectors as usize * SECTOR;
+    let mut data = Vec::new();
+    while data.len() < length {
+        let start = data.len();
+        data.resize(length.min(start + PIECE), 0);
+        disks.read(disk, sector.saturating_add((start / SECTOR) as u64), &mut data[start..])?;
+    }
+    Ok(data)
+}
+
+fn perform(disks: &mut dyn ReplayDisks, request: &DiskRequest) -> io::Result<Vec<u8>> {
+    match &request.op {
+        DiskOp::Read { sector, sectors } => read(disks, request.disk, *sector, *sectors),
+        DiskOp::Write { sector, data } => disks.write(request.disk, *sector, data).map(|()| Vec::new()),
+        DiskOp::Flush => disks.flush(request.disk).map(|()| Vec::new()),
+    }
 }
 
 impl Requests {
     /// The guest made a request.
     pub(crate) fn made(&mut self, request: DiskRequest) {
-        self.waiting.push(request);
+        self.waiting.push(Waiting { request, early: None });
     }
 
     /// Requests that wait, and unflushed writes, in order.
     pub(crate) fn into_lists(self) -> (Vec<DiskRequest>, Vec<DiskRequest>) {
-        (self.waiting, self.unflushed)
+        (self.waiting.into_iter().map(|w| w.request).collect(), self.unflushed)
     }
 
-    /// A request is complete and delivered `length` bytes. Writes and flushes are applied to the images.
+    /// Completes a request: writes and flushes reach the images. Returns the data read, if the log does not carry
+    /// it.
     pub(crate) fn complete(
         &mut self,
         disks: &mut dyn ReplayDisks,
-        disk: u8,
-        tag: u64,
-        status: DiskStatus,
-        length: u64,
-    ) -> Result<DiskRequest, Trouble> {
-        let found = self.waiting.iter().position(|r| (r.disk, r.tag) == (disk, tag));
+        done: &Completion,
+    ) -> Result<Vec<u8>, Trouble> {
+        let Completion { disk, tag, status, length, check } = *done;
+        let found = self.waiting.iter().position(|w| (w.request.disk, w.request.tag) == (disk, tag));
         let Some(found) = found else {
             return Err(Trouble::Differs(Mismatch {
                 what: "disk request",
@@ -65,9 +126,8 @@ impl Requests {
                 found: format!("none among {} in flight", self.waiting.len()),
             }));
         };
-        let request = self.waiting.remove(found);
-        let wanted = match (&request.op, status) {
-            (DiskOp::Read { sectors, .. }, DiskStatus::Ok) => u64::from(*sectors) * SECTOR,
+        let wanted = match self.waiting[found].request.op {
+            DiskOp::Read { sectors, .. } => u64::from(sectors) * SECTOR as u64,
             _ => 0,
         };
         if wanted != length && !(status == DiskStatus::Error && length == 0) {
@@ -77,55 +137,164 @@ impl Requests {
                 found: format!("{wanted} bytes"),
             }));
         }
-        if status == DiskStatus::Ok {
-            self.apply(disks, &request)?;
+        if status == DiskStatus::Error {
+            self.waiting.remove(found);
+            return Ok(Vec::new());
         }
-        Ok(request)
+        let carried_read = check.is_none() && matches!(self.waiting[found].request.op, DiskOp::Read { .. });
+        if !carried_read {
+            self.carry_out_before(disks, found);
+        }
+        let Waiting { request, early } = self.waiting.remove(found);
+        let data = match early {
+            _ if carried_read => Vec::new(),
+            Some(result) => result?,
+            None => perform(disks, &request)?,
+        };
+        if let (DiskOp::Read { sector, sectors }, Some(check)) = (&request.op, check)
+            && data_check(&data) != check
+        {
+            return Err(Trouble::Differs(Mismatch {
+                what: "disk image",
+                expected: format!("crc {check:08x} over {sectors} sectors from {sector} of disk {disk}"),
+                found: format!("crc {:08x}", data_check(&data)),
+            }));
+        }
+        self.note_durability(disks, request)?;
+        Ok(data)
     }
 
-    fn apply(&mut self, disks: &mut dyn ReplayDisks, request: &DiskRequest) -> io::Result<()> {
+    /// Carries out, in order, the requests before `index` that it must not overtake, and what those must not.
+    fn carry_out_before(&mut self, disks: &mut dyn ReplayDisks, index: usize) {
+        for i in 0..index {
+            if self.waiting[i].early.is_none()
+                && conflict(&self.waiting[i].request, &self.waiting[index].request)
+            {
+                self.carry_out_before(disks, i);
+                self.waiting[i].early = Some(perform(disks, &self.waiting[i].request));
+            }
+        }
+    }
+
+    /// Keeps a completed write until a completed flush covers it.
+    fn note_durability(&mut self, disks: &mut dyn ReplayDisks, request: DiskRequest) -> io::Result<()> {
         let disk = request.disk;
         match &request.op {
-            DiskOp::Read { .. } => Ok(()),
-            DiskOp::Write { sector, data } => {
-                disks.write(disk, *sector, data)?;
+            DiskOp::Read { .. } => {}
+            DiskOp::Flush => self.flushed(disk),
+            DiskOp::Write { data, .. } => {
                 self.unflushed_bytes += data.len();
-                self.unflushed.push(request.clone());
-                if self.unflushed_bytes > MOST_UNFLUSHED { self.flush(disks, disk) } else { Ok(()) }
+                self.unflushed.push(request);
+                if self.unflushed_bytes > MOST_UNFLUSHED {
+                    disks.flush(disk)?;
+                    self.flushed(disk);
+                }
             }
-            DiskOp::Flush => self.flush(disks, disk),
         }
-    }
-
-    fn flush(&mut self, disks: &mut dyn ReplayDisks, disk: u8) -> io::Result<()> {
-        disks.flush(disk)?;
-        self.unflushed.retain(|r| r.disk != disk);
-        let bytes = |r: &DiskRequest| if let DiskOp::Write { data, .. } = &r.op { data.len() } else { 0 };
-        self.unflushed_bytes = self.unflushed.iter().map(bytes).sum();
         Ok(())
     }
 
-    /// The data of a completed read, from the image.
-    pub(crate) fn read(
-        &self,
-        disks: &mut dyn ReplayDisks,
-        request: &DiskRequest,
-        check: u32,
-    ) -> Result<Vec<u8>, Trouble> {
-        let DiskOp::Read { sector, sectors } = request.op else { return Ok(Vec::new()) };
-        let mut data = vec![0; sectors as usize * SECTOR as usize];
-        disks.read(request.disk, sector, &mut data)?;
-        let found = data_check(&data);
-        if found != check {
-            return Err(Trouble::Differs(Mismatch {
-                what: "disk image",
-                expected: format!(
-                    "crc {check:08x} over {sectors} sectors from {sector} of disk {}",
-                    request.disk
-                ),
-                found: format!("crc {found:08x}"),
-            }));
+    fn flushed(&mut self, disk: u8) {
+        self.unflushed.retain(|r| r.disk != disk);
+        let bytes = |r: &DiskRequest| if let DiskOp::Write { data, .. } = &r.op { data.len() } else { 0 };
+        self.unflushed_bytes = self.unflushed.iter().map(bytes).sum();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One disk of eight sectors, each filled with one byte.
+    struct Memory([u8; 8]);
+
+    impl ReplayDisks for Memory {
+        fn read(&mut self, _disk: u8, sector: u64, out: &mut [u8]) -> io::Result<()> {
+            for (i, piece) in out.chunks_mut(SECTOR).enumerate() {
+                let content = self.0.get(sector as usize + i).ok_or(io::ErrorKind::InvalidInput)?;
+                piece.fill(*content);
+            }
+            Ok(())
         }
-        Ok(data)
+
+        fn write(&mut self, _disk: u8, sector: u64, data: &[u8]) -> io::Result<()> {
+            data.chunks(SECTOR).enumerate().for_each(|(i, piece)| self.0[sector as usize + i] = piece[0]);
+            Ok(())
+        }
+
+        fn flush(&mut self, _disk: u8) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn requests(ops: &[DiskOp]) -> Requests {
+        let mut requests = Requests::default();
+        for (tag, op) in ops.iter().enumerate() {
+            requests.made(DiskRequest { disk: 0, tag: tag as u64, op: op.clone() });
+        }
+        requests
+    }
+
+    fn write(sector: u64, byte: u8) -> DiskOp {
+        DiskOp::Write { sector, data: vec![byte; SECTOR] }
+    }
+
+    fn done(tag: u64, read: Option<&[u8]>) -> Completion {
+        let data: Vec<u8> = read.unwrap_or_default().iter().flat_map(|b| [*b; SECTOR]).collect();
+        Completion {
+            disk: 0,
+            tag,
+            status: DiskStatus::Ok,
+            length: data.len() as u64,
+            check: Some(data_check(&data)),
+        }
+    }
+
+    #[test]
+    fn reads_see_the_writes_made_before_them_in_whatever_order_they_complete() {
+        let ops = [
+            DiskOp::Read { sector: 0, sectors: 4 },
+            write(1, 9),
+            DiskOp::Read { sector: 1, sectors: 1 },
+            write(1, 8),
+            DiskOp::Read { sector: 1, sectors: 1 },
+        ];
+        let reads: [Option<&[u8]>; 5] = [Some(&[0, 0, 0, 0]), None, Some(&[9]), None, Some(&[8])];
+        for order in [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [2, 4, 0, 3, 1], [3, 0, 4, 1, 2]] {
+            let mut disks = Memory([0; 8]);
+            let mut requests = requests(&ops);
+            for tag in order {
+                let data = requests.complete(&mut disks, &done(tag, reads[tag as usize]));
+                assert!(data.is_ok_and(|d| d.len() == 512 * reads[tag as usize].map_or(0, <[u8]>::len)));
+            }
+            assert_eq!(disks.0[1], 8, "{order:?}");
+            assert_eq!(requests.into_lists().1.len(), 2);
+        }
+    }
+
+    #[test]
+    fn a_failed_request_does_nothing_and_a_huge_one_costs_nothing() {
+        let mut disks = Memory([0; 8]);
+        let mut requests =
+            requests(&[write(2, 7), DiskOp::Read { sector: 0, sectors: u32::MAX }, write(2, 6)]);
+        let failed = Completion { status: DiskStatus::Error, length: 0, ..done(0, None) };
+        assert!(requests.complete(&mut disks, &failed).is_ok());
+        assert_eq!(disks.0[2], 0);
+        assert!(requests.complete(&mut disks, &done(2, None)).is_ok());
+        let length = u64::from(u32::MAX) * 512;
+        let claimed = Completion { length, ..done(1, None) };
+        assert!(matches!(requests.complete(&mut disks, &claimed), Err(Trouble::Host(_))));
+    }
+
+    #[test]
+    fn flushed_writes_are_forgotten() {
+        let mut disks = Memory([0; 8]);
+        let mut requests = requests(&[write(0, 1), DiskOp::Flush, write(1, 2), write(2, 3)]);
+        for tag in 0..3 {
+            assert!(requests.complete(&mut disks, &done(tag, None)).is_ok());
+        }
+        let (waiting, unflushed) = requests.into_lists();
+        assert_eq!((waiting[0].tag, unflushed[0].tag), (3, 2));
+        assert_eq!((waiting.len(), unflushed.len()), (1, 1));
     }
 }

@@ -9,14 +9,14 @@
 
 use crate::disks::ReplayDisks;
 use crate::diverged::{Diverged, Mismatch};
-use crate::pending::Requests;
+use crate::pending::{Completion, Requests, Trouble};
 use crate::sink::OutputSink;
 use crate::source::{EntrySource, Lookahead};
 use crate::tally::OutputTally;
 use gemel_log::{Body, EndReason, Entry, OutputSummary};
 use gemel_machine::{
-    At, Digest, DiskRequest, DiskStatus, Input, InputPort, Machine, Output, Pause, Query, RunError, Stop,
-    StopAt, VirtTime, World,
+    At, Digest, DiskRequest, Input, InputPort, Machine, Output, Pause, Query, RunError, Stop, StopAt,
+    VirtTime, World,
 };
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
@@ -37,6 +37,9 @@ pub struct Replay<S, O> {
     /// Entries agreed with so far.
     entries: u64,
     agreed: VecDeque<String>,
+    /// The count behind the instruction that the last answer was given to: the answer's own position lies before
+    /// that instruction, which is finished all the same.
+    answered: u64,
     /// The next entry is a digest, and the machine is there.
     digest_here: bool,
     /// Trouble that came where the machine takes none; the next poll reports it.
@@ -136,6 +139,7 @@ impl<S: EntrySource, O: OutputSink> Replay<S, O> {
             last_number: None,
             entries: 0,
             agreed: VecDeque::new(),
+            answered: 0,
             digest_here: false,
             failed: None,
         }
@@ -248,6 +252,12 @@ impl<S: EntrySource, O: OutputSink> Replay<S, O> {
         self.entries += 1;
     }
 
+    /// Where the machine is, seen from a limit.
+    fn against(&self, at: At, limit: At) -> Ordering {
+        let order = order(at, limit);
+        if order.is_gt() && at.position.count <= self.answered { Ordering::Equal } else { order }
+    }
+
     /// The machine came past a limit that the other side has not passed.
     fn beyond(&self, at: At, limit: At) -> Stop {
         self.diverged(at, None, position_mismatches(limit, at))
@@ -255,45 +265,42 @@ impl<S: EntrySource, O: OutputSink> Replay<S, O> {
 
     /// The input that an entry here brings, and what it means for the disks.
     fn take(&mut self, at: At, entry: &Entry) -> Result<Input, Stop> {
-        let result = match &entry.body {
+        let input = match &entry.body {
             Body::Input { input, number } => {
                 self.last_number = *number;
                 if let Some(number) = number {
                     self.numbers.insert(input.port(), *number);
                 }
-                if let Input::Serial { port, bytes } = input {
-                    *self.serial_in_flight.entry(*port).or_default() += bytes.len() as u64;
+                match input {
+                    Input::Serial { port, bytes } => {
+                        *self.serial_in_flight.entry(*port).or_default() += bytes.len() as u64;
+                    }
+                    Input::DiskDone { disk, tag, status, data } => {
+                        let (disk, tag, status, length) = (*disk, *tag, *status, data.len() as u64);
+                        self.complete(at, entry, Completion { disk, tag, status, length, check: None })?;
+                    }
+                    Input::Key(_) | Input::Mouse { .. } | Input::PowerButton => {}
                 }
-                if let Input::DiskDone { disk, tag, status, data } = input {
-                    self.requests
-                        .complete(self.disks.as_mut(), *disk, *tag, *status, data.len() as u64)
-                        .map(drop)
-                } else {
-                    Ok(())
-                }
-                .map(|()| input.clone())
+                input.clone()
             }
             Body::ReRead { disk, tag, status, length, check } => {
                 self.last_number = None;
-                let (disk, tag, status) = (*disk, *tag, *status);
-                self.requests.complete(self.disks.as_mut(), disk, tag, status, u64::from(*length)).and_then(
-                    |request| {
-                        let data = match status {
-                            DiskStatus::Ok => self.requests.read(self.disks.as_mut(), &request, *check)?,
-                            DiskStatus::Error => Vec::new(),
-                        };
-                        Ok(Input::DiskDone { disk, tag, status, data })
-                    },
-                )
+                let (disk, tag, status, length) = (*disk, *tag, *status, u64::from(*length));
+                let done = Completion { disk, tag, status, length, check: Some(*check) };
+                let data = self.complete(at, entry, done)?;
+                Input::DiskDone { disk, tag, status, data }
             }
-            _ => return Err(Stop::EndOfLog),
+            Body::Answer(_) | Body::Digest(_) | Body::End { .. } => return Err(Stop::EndOfLog),
         };
-        let input = result.map_err(|trouble| match trouble {
-            crate::pending::Trouble::Host(e) => Stop::Host(Box::new(e)),
-            crate::pending::Trouble::Differs(mismatch) => self.diverged(at, Some(entry), vec![mismatch]),
-        })?;
         self.agree(entry);
         Ok(input)
+    }
+
+    fn complete(&mut self, at: At, entry: &Entry, done: Completion) -> Result<Vec<u8>, Stop> {
+        self.requests.complete(self.disks.as_mut(), &done).map_err(|trouble| match trouble {
+            Trouble::Host(e) => Stop::Host(Box::new(e)),
+            Trouble::Differs(mismatch) => self.diverged(at, Some(entry), vec![mismatch]),
+        })
     }
 }
 
@@ -315,14 +322,19 @@ fn output_mismatches(expected: &OutputSummary, found: &OutputSummary) -> Vec<Mis
 impl<S: EntrySource, O: OutputSink> World for Replay<S, O> {
     fn next_stop(&mut self, at: At) -> StopAt {
         // An entry or a limit at this count and later in time: the machine is halted, and `idle` takes it there. A
-        // stop at this very count would keep it from noticing that it is.
+        // stop at this very count would keep it from noticing that it is. But what is due right here (after a
+        // digest) is for the next poll.
         let count = match self.source.peek() {
             _ if self.failed.is_some() => 0,
             Ok(Lookahead::Entry(Entry { at: there, body })) => {
-                let by_itself =
-                    matches!(body, Body::Answer(_) | Body::End { reason: EndReason::Guest(_), .. });
-                (there.position.count.saturating_add(u64::from(by_itself))).max(at.position.count + 1)
+                let count = there.position.count;
+                match by_itself(body) {
+                    true => count.saturating_add(1).max(at.position.count + 1),
+                    false if order(at, *there).is_lt() => count.max(at.position.count + 1),
+                    false => 0,
+                }
             }
+            Ok(Lookahead::UpTo(limit)) if order(at, limit).is_ge() => 0,
             Ok(Lookahead::UpTo(limit)) => limit.position.count.max(at.position.count + 1),
             Ok(Lookahead::Ended | Lookahead::Cut { .. }) => 0,
             Err(stop) => {
@@ -364,7 +376,7 @@ impl<S: EntrySource, O: OutputSink> World for Replay<S, O> {
                         Body::Answer(_) | Body::End { .. } => Err(Stop::EndOfLog),
                     };
                 }
-                Lookahead::UpTo(limit) => match order(at, limit) {
+                Lookahead::UpTo(limit) => match self.against(at, limit) {
                     Ordering::Less => return Ok(None),
                     Ordering::Equal => self.source.wait()?,
                     Ordering::Greater => return Err(self.beyond(at, limit)),
@@ -385,6 +397,10 @@ impl<S: EntrySource, O: OutputSink> World for Replay<S, O> {
                 Lookahead::UpTo(limit) => (limit, true, false),
                 Lookahead::Ended | Lookahead::Cut { .. } => return Err(Stop::EndOfLog),
             };
+            if limit && self.against(at, there).is_eq() {
+                self.source.wait()?;
+                continue;
+            }
             match at.position.count.cmp(&there.position.count) {
                 // The other side came on from here: by the deadline, since nothing else is noted.
                 Ordering::Less if until <= there.time => return Ok(until),
@@ -392,7 +408,6 @@ impl<S: EntrySource, O: OutputSink> World for Replay<S, O> {
                 Ordering::Equal if at.time < there.time => return Ok(there.time),
                 // The guest went to sleep right where the next poll brings something.
                 Ordering::Equal if at.time == there.time && waits => return Ok(at.time),
-                Ordering::Equal if at.time == there.time && limit => self.source.wait()?,
                 _ if limit => return Err(self.beyond(At { time: until, ..at }, there)),
                 _ => {
                     let expected = match self.source.peek()? {
@@ -422,6 +437,7 @@ impl<S: EntrySource, O: OutputSink> World for Replay<S, O> {
             return match entry.body {
                 Body::Answer(value) if mismatches.is_empty() => {
                     self.agree(&entry);
+                    self.answered = at.position.count.saturating_add(1);
                     Ok(value)
                 }
                 _ => {

@@ -6,7 +6,6 @@ use gemel_machine::{
 };
 use gemel_replay::ReplayDisks;
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
 
@@ -50,7 +49,7 @@ impl ReplayDisks for Image {
 pub struct Dice {
     state: u64,
     pub image: Image,
-    requests: VecDeque<DiskRequest>,
+    under_way: Vec<Input>,
     end: u64,
     sent: u64,
     pub outputs: Vec<Output>,
@@ -59,14 +58,14 @@ pub struct Dice {
 impl Dice {
     /// Ends the run at the first stop at or after count `end`.
     pub fn new(seed: u64, end: u64) -> Self {
-        Self {
-            state: seed,
-            image: Image::new(),
-            requests: VecDeque::new(),
-            end,
-            sent: 0,
-            outputs: Vec::new(),
-        }
+        Self { state: seed, image: Image::new(), under_way: Vec::new(), end, sent: 0, outputs: Vec::new() }
+    }
+
+    /// Goes on where another world stopped: with its image and the requests that wait.
+    pub fn going_on(seed: u64, end: u64, image: Image, requests: Vec<DiskRequest>) -> Self {
+        let mut world = Self { image, ..Self::new(seed, end) };
+        requests.into_iter().for_each(|r| world.perform(r));
+        world
     }
 
     fn roll(&mut self, sides: u64) -> u64 {
@@ -74,9 +73,12 @@ impl Dice {
         (self.state >> 20) % sides
     }
 
-    fn complete(&mut self, request: DiskRequest) -> Input {
+    /// Requests are performed at once, in order; they complete later, in any order.
+    fn perform(&mut self, request: DiskRequest) {
         let mut data = Vec::new();
-        let status = if self.roll(10) == 0 { DiskStatus::Error } else { DiskStatus::Ok };
+        // A write that fails on the recorded side only is beyond what an identical image can show.
+        let fails = !matches!(request.op, DiskOp::Write { .. }) && self.roll(10) == 0;
+        let status = if fails { DiskStatus::Error } else { DiskStatus::Ok };
         if status == DiskStatus::Ok {
             match request.op {
                 DiskOp::Read { sector, sectors } => {
@@ -87,7 +89,7 @@ impl Dice {
                 DiskOp::Flush => {}
             }
         }
-        Input::DiskDone { disk: request.disk, tag: request.tag, status, data }
+        self.under_way.push(Input::DiskDone { disk: request.disk, tag: request.tag, status, data });
     }
 }
 
@@ -108,10 +110,10 @@ impl World for Dice {
             }
             1 => Some(Input::Key(vec![self.roll(0x80) as u8])),
             2 if self.roll(4) == 0 => Some(Input::PowerButton),
-            3 => match self.requests.pop_front() {
-                Some(request) => Some(self.complete(request)),
-                None => None,
-            },
+            3 if !self.under_way.is_empty() => {
+                let which = self.roll(self.under_way.len() as u64) as usize;
+                Some(self.under_way.remove(which))
+            }
             _ => None,
         })
     }
@@ -136,7 +138,7 @@ impl World for Dice {
 
     fn emit(&mut self, _at: At, output: Output) {
         if let Output::Disk(request) = &output {
-            self.requests.push_back(request.clone());
+            self.perform(request.clone());
         }
         self.outputs.push(output);
     }
