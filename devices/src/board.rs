@@ -227,6 +227,26 @@ mod tests {
         assert_eq!(bus.acknowledge(now), 0x55);
     }
 
+    /// Every file that the picture names is there, and every chip's file is in the picture.
+    #[test]
+    fn the_picture_is_of_this_board() {
+        let picture = include_str!("../MOTHERBOARD.txt");
+        let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let named: Vec<&str> =
+            picture.split_whitespace().filter(|word| word.contains('/') && word.ends_with(".rs")).collect();
+        assert!(named.len() > 20, "{named:?}");
+        for file in &named {
+            assert!(source.join(file).exists(), "{file} is named and missing");
+        }
+        for folder in ["apic", "pci", "virtio", "isa"] {
+            for entry in std::fs::read_dir(source.join(folder)).unwrap() {
+                let name = entry.unwrap().file_name().into_string().unwrap();
+                let drawn = name == "mod.rs" || picture.contains(&format!("{folder}/{name}"));
+                assert!(drawn || !name.ends_with(".rs"), "{folder}/{name} is not in the picture");
+            }
+        }
+    }
+
     #[test]
     fn what_cannot_be_built_is_said() {
         assert_eq!(board(&MachineSpec { board: 0, ..spec(0) }).err(), Some(BoardError::Version { found: 0 }));

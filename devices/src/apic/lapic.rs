@@ -6,12 +6,14 @@
 //! mode): software-enabled, LINT0 = ExtINT, LINT1 = NMI. IA32_TSC_DEADLINE is compared with the machine's TSC; a
 //! vCPU that adds an offset to it passes the deadline less that offset.
 
+mod registers;
+mod x2apic;
+
 use super::message::{Delivery, Message};
-use super::timer::{Mode, Timer};
-use super::vectors::Vectors;
+use super::timer::Mode;
 use gemel_machine::{Device, DeviceCx, Section, SectionError};
 use gemel_x86::{CpuModel, Feature, msr};
-use serde::{Deserialize, Serialize};
+use registers::*;
 
 /// Where the registers lie. Moving them is not offered: another base in APIC_BASE is refused with #GP.
 pub const BASE: u64 = 0xfee0_0000;
@@ -27,101 +29,6 @@ pub const APIC_ID: u8 = 0;
 const NAME: &str = "lapic";
 const STATE_VERSION: u16 = 1;
 const TIMER: u8 = 0;
-
-/// APIC_BASE: the bootstrap processor, x2APIC mode, global enable.
-const BASE_BSP: u64 = 1 << 8;
-const BASE_X2APIC: u64 = 1 << 10;
-const BASE_ENABLE: u64 = 1 << 11;
-
-/// Local vector table entries, in register order from 320h on.
-const LVT_TIMER: usize = 0;
-const LVT_LINT0: usize = 3;
-const LVT_ERROR: usize = 5;
-/// Bits that each entry has (SDM 3A figure 10-8); delivery status and remote IRR are read-only and apart.
-const LVT_WRITABLE: [u32; 6] = [0x7_00ff, 0x1_07ff, 0x1_07ff, 0x1_a7ff, 0x1_a7ff, 0x1_00ff];
-const LVT_MASKED: u32 = 1 << 16;
-const LVT_LEVEL: u32 = 1 << 15;
-const LVT_REMOTE_IRR: u32 = 1 << 14;
-
-/// Spurious vector register: software enable.
-const SVR_ENABLE: u32 = 1 << 8;
-/// Integrated APIC of version 14h, highest LVT entry 5.
-const VERSION: u32 = 0x0005_0014;
-
-/// Error status bits.
-const ESR_SEND_ILLEGAL: u32 = 1 << 5;
-const ESR_RECEIVE_ILLEGAL: u32 = 1 << 6;
-const ESR_ILLEGAL_REGISTER: u32 = 1 << 7;
-
-/// Registers by offset / 16: the number is the same in xAPIC and x2APIC mode (SDM 3A tables 10-1, 10-6).
-mod register {
-    pub const ID: u32 = 0x02;
-    pub const VERSION: u32 = 0x03;
-    pub const TPR: u32 = 0x08;
-    pub const APR: u32 = 0x09;
-    pub const PPR: u32 = 0x0a;
-    pub const EOI: u32 = 0x0b;
-    pub const RRD: u32 = 0x0c;
-    pub const LDR: u32 = 0x0d;
-    pub const DFR: u32 = 0x0e;
-    pub const SVR: u32 = 0x0f;
-    pub const ISR: u32 = 0x10;
-    pub const TMR: u32 = 0x18;
-    pub const IRR: u32 = 0x20;
-    pub const ESR: u32 = 0x28;
-    pub const ICR_LOW: u32 = 0x30;
-    pub const ICR_HIGH: u32 = 0x31;
-    pub const LVT: u32 = 0x32;
-    pub const LVT_LAST: u32 = 0x37;
-    pub const INITIAL_COUNT: u32 = 0x38;
-    pub const CURRENT_COUNT: u32 = 0x39;
-    pub const DIVIDE: u32 = 0x3e;
-    /// x2APIC only.
-    pub const SELF_IPI: u32 = 0x3f;
-}
-
-/// The registers.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-struct State {
-    base: u64,
-    tpr: u8,
-    /// Logical destination, bits 31:24 of the xAPIC register.
-    ldr: u8,
-    /// Destination format: bits 31:28, all ones for the flat model.
-    dfr: u8,
-    svr: u32,
-    irr: Vectors,
-    isr: Vectors,
-    tmr: Vectors,
-    icr: u64,
-    /// What a read of the error status gives, and what the next write moves there.
-    esr: u32,
-    esr_gathered: u32,
-    lvt: [u32; 6],
-    pins: [bool; 2],
-    timer: Timer,
-}
-
-impl State {
-    fn after_reset() -> Self {
-        Self {
-            base: BASE | BASE_BSP | BASE_ENABLE,
-            tpr: 0,
-            ldr: 0,
-            dfr: 0xf,
-            svr: SVR_ENABLE | 0xff,
-            irr: Vectors::default(),
-            isr: Vectors::default(),
-            tmr: Vectors::default(),
-            icr: 0,
-            esr: 0,
-            esr_gathered: 0,
-            lvt: [LVT_MASKED, LVT_MASKED, LVT_MASKED, 0x700, 0x400, LVT_MASKED],
-            pins: [false; 2],
-            timer: Timer::default(),
-        }
-    }
-}
 
 /// The chip.
 pub struct LocalApic {
@@ -238,10 +145,6 @@ impl LocalApic {
                 (cluster == self.state.ldr >> 4 || cluster == 0xf) && destination & self.state.ldr & 0xf != 0
             }
         }
-    }
-
-    fn x2apic_logical_id(&self) -> u32 {
-        u32::from(APIC_ID >> 4) << 16 | 1 << (APIC_ID & 0xf)
     }
 
     /// Sends what the interrupt command register says (SDM 3A 10.6.1).
@@ -413,68 +316,6 @@ impl LocalApic {
             _ => self.error(ESR_ILLEGAL_REGISTER),
         }
         self.refresh();
-    }
-
-    /// WRMSR to APIC_BASE (SDM 3A 10.12.5 for the transitions).
-    fn write_base(&mut self, cx: &mut DeviceCx<'_>, value: u64) -> Option<()> {
-        let offered = BASE_BSP | BASE_ENABLE | if self.offers_x2apic { BASE_X2APIC } else { 0 };
-        if value & !offered != BASE {
-            return None;
-        }
-        let mode = |base: u64| (base & BASE_ENABLE != 0, base & BASE_X2APIC != 0);
-        let (old, new) = (mode(self.state.base), mode(value));
-        match (old, new) {
-            (_, (false, true)) | ((true, true), (true, false)) | ((false, _), (true, true)) => return None,
-            _ => {}
-        }
-        if old.0 && !new.0 {
-            // "When IA32_APIC_BASE[11] is set to 0, ... the APIC is returned to its state after reset": the pins stay.
-            let pins = self.state.pins;
-            self.state = State::after_reset();
-            self.state.pins = pins;
-            self.state.svr = 0xff;
-            self.state.lvt = [LVT_MASKED; 6];
-        }
-        self.state.base = value & !BASE_BSP | BASE_BSP;
-        self.arm_timer(cx);
-        self.refresh();
-        Some(())
-    }
-
-    fn x2apic_read(&mut self, cx: &mut DeviceCx<'_>, number: u32) -> Option<u64> {
-        use register as r;
-        match number {
-            r::ICR_LOW => Some(self.state.icr),
-            r::ID | r::VERSION | r::TPR | r::PPR | r::LDR | r::SVR | r::ISR..=r::ESR => {
-                Some(u64::from(self.read(cx, number)))
-            }
-            r::LVT..=r::CURRENT_COUNT | r::DIVIDE => Some(u64::from(self.read(cx, number))),
-            _ => None,
-        }
-    }
-
-    fn x2apic_write(&mut self, cx: &mut DeviceCx<'_>, number: u32, value: u64) -> Option<()> {
-        use register as r;
-        if number == r::ICR_LOW {
-            self.state.icr = value & !(1 << 12);
-            self.send(cx);
-            self.refresh();
-            return Some(());
-        }
-        let low = u32::try_from(value).ok()?;
-        match number {
-            r::EOI | r::ESR if low != 0 => return None,
-            r::SELF_IPI => {
-                self.state.icr = u64::from(low & 0xff) | 1 << 18;
-                self.send(cx);
-                self.refresh();
-            }
-            r::TPR | r::EOI | r::SVR | r::ESR | r::LVT..=r::INITIAL_COUNT | r::DIVIDE => {
-                self.write(cx, number, low)
-            }
-            _ => return None,
-        }
-        Some(())
     }
 }
 
