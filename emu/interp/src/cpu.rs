@@ -67,6 +67,8 @@ pub struct Cpu {
     pub shutdown: bool,
     /// Interrupt shadow, see [`CpuState::shadow`].
     pub shadow: u8,
+    /// The instruction entered a handler with TF clear, so that no single-step trap follows it (SDM 3B 17.3.1.4).
+    pub step_ends: bool,
     /// Debug traps (DR6 bits) to deliver at the next boundary.
     pub debug_traps: u64,
     /// How code is decoded now.
@@ -180,6 +182,7 @@ impl Cpu {
             halted: false,
             shutdown: false,
             shadow: 0,
+            step_ends: false,
             debug_traps: 0,
             mode: Mode { code_bits: 16, stack_bits: 16, flat: false },
             s: CpuState::default(),

@@ -80,9 +80,9 @@ impl Cpu {
     pub(crate) fn write_debug(&mut self, n: u8, value: u64) -> R {
         match n {
             6 | 7 if value >> 32 != 0 => return self.general_protection(0),
-            // Bits 0 to 3 and 13 to 15 can be written; bit 12 and above 16 have their fixed values (APM 2 13.1.1.3).
+            // The bits that are not reserved (APM 2 13.1.1.3, 13.1.1.4).
             6 => self.s.dr6 = value & 0xe00f | DR6_FIXED,
-            7 => self.s.dr7 = value & 0xffff_2bff | DR7_FIXED,
+            7 => self.s.dr7 = value & 0xffff_23ff | DR7_FIXED,
             _ => self.s.dr[n as usize & 3] = value,
         }
         self.limit = 0;

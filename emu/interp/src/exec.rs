@@ -83,15 +83,13 @@ impl Cpu {
         let stepped = self.single_steps();
         let resumed = self.system_flags & RF != 0;
         let one = shadow != 0 || stepped || resumed || self.mmu.mode == crate::mmu::CHECKED;
+        // RF is for this instruction; what it pushes or faults with does not depend on it, and IRET may set it anew.
+        self.system_flags &= !RF;
+        self.step_ends = false;
         let retired = self.run_block(if one { 1 } else { u64::from(u16::MAX) }, io);
-        if retired {
-            if resumed {
-                self.system_flags &= !RF;
-            }
-            // MOV SS holds #DB off for one instruction; the step itself is not lost (SDM 3A 6.8.3).
-            if stepped {
-                self.debug_traps |= DR6_BS;
-            }
+        // MOV SS holds #DB off for one instruction; the step itself is not lost (SDM 3A 6.8.3).
+        if retired && stepped && !self.step_ends {
+            self.debug_traps |= DR6_BS;
         }
         None
     }

@@ -138,6 +138,7 @@ impl Cpu {
     fn deliver(&mut self, mut event: Event, io: &mut dyn CpuIo) {
         self.count += 1;
         self.shadow = 0;
+        self.halted = false;
         self.limit = 0;
         while self.enter(&event, self.rip, io).flatten().is_err() {
             if !event.software && has_selector_error(self.fault.vector) {
@@ -377,6 +378,7 @@ impl Cpu {
         io: &mut dyn CpuIo,
     ) -> R {
         let return_rip = self.next_rip(op);
+        self.step_ends = true;
         if self.v86() && how == SoftwareInterrupt::IntN {
             let redirected = self.s.cr4 & CR4_VME != 0 && self.interrupt_redirected(vector, io)?;
             if redirected {

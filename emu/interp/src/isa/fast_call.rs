@@ -68,6 +68,7 @@ fn enter(cpu: &mut Cpu, op: &Op, _: &mut dyn CpuIo) -> R {
         cpu.regs[11] = cpu.rflags() & !RF;
         let target = if cpu.is_64() { cpu.s.lstar } else { cpu.s.cstar };
         cpu.set_rflags(cpu.rflags() & !cpu.s.sfmask & !RF);
+        cpu.step_ends = !cpu.single_steps();
         (attr::L, target)
     } else {
         cpu.set_rflags(cpu.rflags() & !(IF | VM | RF));

@@ -1,0 +1,99 @@
+//! Debug exceptions: single step, breakpoints, general detect, RF (SDM 3B 17.2, 17.3).
+
+use crate::board::*;
+use gemel_x86::control::{DR6_BD, DR6_BS, DR6_FIXED, DR7_FIXED, DR7_GD};
+use gemel_x86::flags::{FIXED, RF, TF};
+
+/// A single step traps after the instruction, with TF in the frame and clear in the handler.
+#[test]
+fn single_step() {
+    let mut g = Guest::protected(0);
+    g.state.rflags |= TF;
+    g.run(&[0x90, 0x90]);
+    assert_eq!((g.vector(), g.frame::<4>(3)), (1, vec![CODE + 1, CODE0.into(), FIXED | TF]));
+    assert_eq!((g.state.dr6, g.state.rflags), (DR6_FIXED | DR6_BS, FIXED));
+}
+
+/// POPF that sets TF: the trap comes after the next instruction.
+#[test]
+fn popf_starts_stepping_after_the_next_instruction() {
+    let mut g = Guest::protected(0);
+    g.state.gpr[4] = STACK - 4;
+    g.poke32(STACK - 4, (FIXED | TF) as u32);
+    g.run(&[0x9d, 0x90, 0x90]);
+    assert_eq!((g.vector(), g.frame::<4>(1)), (1, vec![CODE + 2]));
+}
+
+/// SDM 3B 17.3.1.4: INT n clears TF before its handler; no step trap in between.
+#[test]
+fn int_n_is_stepped_over() {
+    let mut g = Guest::protected(0);
+    g.state.rflags |= TF;
+    g.run(&[0xcd, 0x30]);
+    assert_eq!((g.vector(), g.frame::<4>(3)[2]), (0x30, FIXED | TF));
+}
+
+/// SDM 3A 6.8.3: no #DB between MOV SS and the next instruction.
+#[test]
+fn mov_ss_holds_the_step_back() {
+    let mut g = Guest::protected(0);
+    g.state.rflags |= TF;
+    g.state.gpr[0] = DATA0.into();
+    g.run(&[0x8e, 0xd0, 0x90, 0x90]);
+    assert_eq!((g.vector(), g.frame::<4>(1)), (1, vec![CODE + 3]));
+}
+
+/// An instruction breakpoint is a fault before the instruction; RF lets it pass once.
+#[test]
+fn instruction_breakpoint_and_rf() {
+    let mut g = Guest::protected(0);
+    g.state.dr[2] = CODE + 1;
+    g.state.dr7 = DR7_FIXED | 1 << 4;
+    g.run(&[0x90, 0x90, 0x0f, 0x0b]);
+    assert_eq!((g.vector(), g.frame::<4>(3)), (1, vec![CODE + 1, CODE0.into(), FIXED]));
+    assert_eq!(g.state.dr6, DR6_FIXED | 4);
+    // IRETD with RF set goes past it.
+    let mut g = Guest::protected(0);
+    g.state.dr[2] = CODE + 1;
+    g.state.dr7 = DR7_FIXED | 1 << 4;
+    g.state.gpr[4] = STACK - 12;
+    for (n, value) in [CODE + 1, CODE0.into(), FIXED | RF].into_iter().enumerate() {
+        g.poke32(STACK - 12 + 4 * n as u64, value as u32);
+    }
+    g.run(&[0xcf, 0x90, 0x0f, 0x0b]);
+    assert_eq!((g.vector(), g.frame::<4>(1)), (6, vec![CODE + 2]));
+}
+
+/// Data breakpoints trap after the access (SDM 3B 17.3.1.2).
+#[test]
+fn data_breakpoints() {
+    // mov [ebx], al; mov al, [ebx]; ud2
+    let run = |kind: u64| {
+        let mut g = Guest::protected(0);
+        g.state.dr[0] = 0x8002;
+        g.state.dr7 = DR7_FIXED | 1 | kind << 16;
+        g.state.gpr[3] = 0x8002;
+        g.run(&[0x8a, 0x03, 0x88, 0x03, 0x0f, 0x0b]);
+        (g.vector(), g.frame::<4>(1)[0] - CODE, g.state.dr6 & 0xf)
+    };
+    assert_eq!(run(0b11), (1, 2, 1), "reads too");
+    assert_eq!(run(0b01), (1, 4, 1), "writes only");
+}
+
+/// General detect guards the debug registers, and is off in the handler.
+#[test]
+fn general_detect() {
+    let mut g = Guest::protected(0);
+    g.state.dr7 = DR7_FIXED | DR7_GD;
+    g.run(&[0x0f, 0x21, 0xc0]); // mov eax, dr0
+    assert_eq!((g.vector(), g.frame::<4>(3)), (1, vec![CODE, CODE0.into(), FIXED | RF]));
+    assert_eq!((g.state.dr6, g.state.dr7), (DR6_FIXED | DR6_BD, DR7_FIXED));
+}
+
+/// INT1 leaves DR6 alone and is not subject to the gate's DPL (SDM 2A INT n).
+#[test]
+fn int1_is_a_hardware_exception() {
+    let mut g = Guest::protected(3);
+    g.run(&[0xf1]);
+    assert_eq!((g.vector(), g.frame::<4>(1), g.state.dr6), (1, vec![CODE + 1], DR6_FIXED));
+}
