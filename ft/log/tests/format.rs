@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used)] // a test that unwraps fails with the line
 
 use gemel_log::{
-    Body, ClockKind, Damage, EndReason, Entry, FORMAT, Header, Item, LogError, LogReader, LogWriter, MAX_ENTRY,
-    OutputSummary, ReadPolicy, data_check,
+    Body, ClockKind, Damage, EndReason, Entry, FORMAT, Header, Item, LogError, LogReader, LogWriter,
+    MAX_ENTRY, OutputSummary, ReadPolicy, data_check,
 };
 use gemel_machine::bus::PowerEvent;
 use gemel_machine::{
@@ -43,8 +43,13 @@ fn entries() -> Vec<Entry> {
     let rip = 0xffff_ffff_8100_1234;
     let serial = Input::Serial { port: 0, bytes: b"ls\r".to_vec() };
     let done = Input::DiskDone { disk: 0, tag: 300, status: DiskStatus::Ok, data: vec![0xab; 512] };
-    let re_read =
-        Body::ReRead { disk: 0, tag: 301, status: DiskStatus::Error, length: 512, check: data_check(b"sector") };
+    let re_read = Body::ReRead {
+        disk: 0,
+        tag: 301,
+        status: DiskStatus::Error,
+        length: 512,
+        check: data_check(b"sector"),
+    };
     let outputs = OutputSummary { count: 77, hash: 0x4444 };
     let reason = EndReason::Guest(Pause::Power(PowerEvent::DebugExit(0x31)));
     [
@@ -118,6 +123,19 @@ fn the_format_is_what_it_was() {
 }
 
 #[test]
+fn the_example_of_the_documentation_is_right() {
+    let text =
+        std::fs::read_to_string(format!("{}/../../docs/log-format.md", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let lines = text.lines().filter(|line| line.starts_with("    ")).filter_map(|line| line.split_once(';'));
+    let bytes: Vec<u8> = lines
+        .flat_map(|(hex, _)| hex.split_whitespace().map(|b| u8::from_str_radix(b, 16).unwrap()))
+        .collect();
+    let log = written(&header(), &entries());
+    let starts = boundaries(&log);
+    assert_eq!(bytes, log[starts[0]..starts[2]]);
+}
+
+#[test]
 fn a_log_cut_at_any_byte_gives_its_whole_entries_and_says_so() {
     let bytes = written(&header(), &entries());
     let starts = boundaries(&bytes);
@@ -173,7 +191,8 @@ fn entries_removed_repeated_moved_or_from_another_log_are_refused() {
     };
     let damaged_at = |bytes: &[u8], wanted: u64| {
         let (_, end) = read(bytes);
-        let right = matches!(end, Err(LogError::Damaged { entry, damage: Damage::Checksum, .. }) if entry == wanted);
+        let right =
+            matches!(end, Err(LogError::Damaged { entry, damage: Damage::Checksum, .. }) if entry == wanted);
         assert!(right, "{end:?}");
     };
     damaged_at(&with(&[0, 1, 3]), 2);
@@ -328,7 +347,10 @@ fn a_quiet_guest_costs_little() {
     // Ten seconds of an idle guest: nothing but a digest each 2^24 instructions.
     let digest = Digest { cpu: u64::MAX, devices: u64::MAX, ram: u64::MAX };
     let entries: Vec<Entry> = (1..=150)
-        .map(|i| Entry { at: at(i << 24, 0xffff_ffff_8180_0000, 0, i * 70_000_000), body: Body::Digest(digest) })
+        .map(|i| Entry {
+            at: at(i << 24, 0xffff_ffff_8180_0000, 0, i * 70_000_000),
+            body: Body::Digest(digest),
+        })
         .collect();
     let size = written(&header(), &entries).len();
     assert!(size < 8 << 10, "{size} bytes");
