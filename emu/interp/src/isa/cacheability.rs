@@ -1,0 +1,93 @@
+//! Cacheability control and ordering (SDM 1 5.5.4, 5.6.4): non-temporal and masked stores, prefetches, flushes, fences.
+//!
+//! Not responsible for: caches. There are none to see: one vCPU, and memory that is always coherent.
+
+use super::mmx::{mm, mmx_ready, enter};
+use super::simd::ready;
+use super::simd_transfer::{load_16_aligned, store_16_aligned};
+use crate::cpu::{Cpu, Width};
+use crate::fault::R;
+use crate::lower::Form;
+use crate::mmu::Mem;
+use crate::op::{CHECK_SEGMENT, Handler, Op};
+use gemel_machine::CpuIo;
+use iced_x86::Code;
+
+/// MOVNTPS, MOVNTPD, MOVNTDQ.
+pub fn store_non_temporal(_f: &Form<'_>) -> Option<Handler> {
+    Some(store_16_aligned)
+}
+
+/// MOVNTDQA.
+pub fn load_non_temporal(_f: &Form<'_>) -> Option<Handler> {
+    Some(load_16_aligned)
+}
+
+/// MOVNTI: an integer store, whatever CR0 and CR4 say.
+pub fn movnti(f: &Form<'_>) -> Option<Handler> {
+    Some(if f.code == Code::Movnti_m64_r64 { store_general::<u64> } else { store_general::<u32> })
+}
+
+/// MASKMOVDQU and MASKMOVQ.
+pub fn maskmov(f: &Form<'_>) -> Option<Handler> {
+    Some(if f.code == Code::Maskmovdqu_rDI_xmm_xmm { maskmovdqu } else { maskmovq })
+}
+
+/// PREFETCHh, PREFETCHW, LFENCE, SFENCE, MFENCE: nothing is reordered, nothing is cached.
+pub fn hint(_f: &Form<'_>) -> Option<Handler> {
+    Some(nothing)
+}
+
+/// CLFLUSH.
+pub fn clflush(_f: &Form<'_>) -> Option<Handler> {
+    Some(touch)
+}
+
+fn nothing(_c: &mut Cpu, _op: &Op, _io: &mut dyn CpuIo) -> R {
+    Ok(())
+}
+
+/// Faults as a load of one byte would (SDM 2A CLFLUSH).
+fn touch(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
+    c.load::<u8>(op, io).map(|_| ())
+}
+
+fn store_general<W: Width + Mem>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
+    let value = W::get(&c.regs, op.r[1]);
+    c.store(op, value, io)
+}
+
+fn maskmovdqu(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
+    ready(c)?;
+    let value = c.s.xmm[op.r[1] as usize & 15].to_le_bytes();
+    let mask = c.s.xmm[op.r[2] as usize & 15].to_le_bytes();
+    store_selected(c, op, &value, &mask, io)
+}
+
+fn maskmovq(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
+    mmx_ready(c)?;
+    let (value, mask) = (mm(c, op.r[1]).to_le_bytes(), mm(c, op.r[2]).to_le_bytes());
+    store_selected(c, op, &value, &mask, io)?;
+    enter(c);
+    Ok(())
+}
+
+/// Stores the bytes whose mask byte has its top bit set, to where RDI points. All of them can be stored or none is; a mask of
+/// zeroes touches no memory (SDM 2B MASKMOVDQU leaves both open).
+fn store_selected(c: &mut Cpu, op: &Op, value: &[u8], mask: &[u8], io: &mut dyn CpuIo) -> R {
+    let offset = c.regs[7] & op.address_mask;
+    let lin = if op.has(CHECK_SEGMENT) {
+        c.checked_linear(op.seg, offset, value.len() as u64, true)?
+    } else {
+        offset.wrapping_add(c.seg_base[op.seg as usize % 7])
+    };
+    let chosen = |i: &usize| mask[*i] & 0x80 != 0;
+    let byte_at = |i: usize| lin.wrapping_add(i as u64);
+    for i in (0..value.len()).filter(chosen) {
+        c.check_write(byte_at(i), 1, op.seg, io)?;
+    }
+    for i in (0..value.len()).filter(chosen) {
+        c.write(byte_at(i), op.seg, value[i], io)?;
+    }
+    Ok(())
+}

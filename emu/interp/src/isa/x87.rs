@@ -1,0 +1,280 @@
+//! x87 instructions that compute, load, store or move on the register stack (SDM 1 5.2.1 to 5.2.5): by thunk.
+//!
+//! Not responsible for: what each of them computes (the host CPU knows), control instructions (`x87_control`).
+//!
+//! Most runs have all errors masked and their operands on the stack: then only the operands go to the host's unit
+//! ([`thunk::brief`]). Everything else, stack faults and unmasked errors above all, is left to the host with the whole state.
+
+use crate::cpu::Cpu;
+use crate::fault::R;
+use crate::lower::Form;
+use crate::op::{HAS_MEMORY, Handler, Op};
+use crate::thunk::{self, Operand, Plan, State};
+use gemel_machine::CpuIo;
+use gemel_x86::control::{CR0_EM, CR0_TS};
+use gemel_x86::flags::{CF, PF, STATUS, ZF};
+use gemel_x86::segment::CS;
+use gemel_x86::{Exception, Vector};
+
+/// Error summary in FSW: some flag is set whose error is unmasked.
+pub const ES: u16 = 1 << 7;
+/// Busy in FSW: a copy of [`ES`].
+pub const BUSY: u16 = 1 << 15;
+/// The six errors in FSW and their masks in FCW.
+pub const ERRORS: u16 = 0x3f;
+/// TOP in FSW.
+const TOP: u16 = 7 << 11;
+const C1: u16 = 1 << 9;
+/// Unmasked invalid, overflow, underflow: the result is not stored to memory (SDM 1 8.5).
+const UNSTORED: u16 = 1 << 0 | 1 << 3 | 1 << 4;
+
+/// Every instruction that has a thunk on the x87 unit.
+pub fn thunked(f: &Form<'_>) -> Option<Handler> {
+    let fop = opcode(f.bytes)?;
+    let plan = Plan::of(fop)?;
+    f.thunk.set(plan.number());
+    Some(match (plan.bytes(), plan.stores()) {
+        (0, _) => match fop & !7 {
+            // FLD ST(i), FXCH, FST ST(i), FSTP ST(i).
+            0x1c0 => fld,
+            0x1c8 => fxch,
+            0x5d0 => fst::<false>,
+            0x5d8 => fst::<true>,
+            _ => on_registers,
+        },
+        (_, false) => with_load,
+        (_, true) => with_store,
+    })
+}
+
+/// FOP: the low three bits of the escape byte, and ModRM.
+pub fn opcode(bytes: &[u8]) -> Option<u16> {
+    // Prefixes end where an escape byte stands. None of them looks like one.
+    let at = bytes.iter().position(|b| b & 0xf8 == 0xd8)?;
+    Some(u16::from(bytes[at] & 7) << 8 | u16::from(*bytes.get(at + 1)?))
+}
+
+/// #NM before any x87 instruction (SDM 3A 2.5, table 9-3).
+#[inline(always)]
+pub fn available(c: &mut Cpu) -> R {
+    if c.s.cr0 & (CR0_EM | CR0_TS) == 0 { Ok(()) } else { c.fail(Exception::new(Vector::DeviceNotAvailable)) }
+}
+
+/// #MF when an unmasked error waits (SDM 1 8.7). With CR0.NE clear a PC reports it through FERR# and IRQ 13; here it is #MF either
+/// way.
+#[inline(always)]
+pub fn no_pending_error(c: &mut Cpu) -> R {
+    if c.s.fsw & ES == 0 { Ok(()) } else { c.fail(Exception::new(Vector::X87)) }
+}
+
+#[inline(always)]
+fn top(c: &Cpu) -> usize {
+    usize::from(c.s.fsw >> 11 & 7)
+}
+
+/// Whether ST(i) is not empty.
+#[inline(always)]
+fn full(c: &Cpu, i: usize) -> bool {
+    c.s.ftw >> ((top(c) + i) & 7) & 1 != 0
+}
+
+#[inline(always)]
+fn set_top(c: &mut Cpu, top: usize) {
+    c.s.fsw = c.s.fsw & !TOP | ((top & 7) as u16) << 11;
+}
+
+#[inline(always)]
+fn push(c: &mut Cpu, value: u128) {
+    let new = (top(c) + 7) & 7;
+    set_top(c, new);
+    c.s.st[new] = value;
+    c.s.ftw |= 1 << new;
+}
+
+#[inline(always)]
+fn pop(c: &mut Cpu) {
+    let old = top(c);
+    c.s.ftw &= !(1 << old);
+    set_top(c, old + 1);
+}
+
+/// Last-instruction pointers. AMD's rule: every instruction that is no control instruction sets FOP and FIP, those with a
+/// memory operand FDP too (APM 1 6.2.5); selectors are zero in 64-bit mode.
+#[inline(always)]
+fn note(c: &mut Cpu, op: &Op, fop: u16) {
+    let legacy = !c.is_64();
+    c.s.fop = fop;
+    c.s.fip = c.rip_of(op);
+    c.s.fcs = if legacy { c.s.seg[CS].selector } else { 0 };
+    if op.has(HAS_MEMORY) {
+        c.s.fdp = c.ea(op);
+        c.s.fds = if legacy && op.seg < 6 { c.s.seg[op.seg as usize].selector } else { 0 };
+    }
+}
+
+fn on_registers(c: &mut Cpu, op: &Op, _io: &mut dyn CpuIo) -> R {
+    available(c)?;
+    no_pending_error(c)?;
+    let plan = Plan::at(op.thunk);
+    note(c, op, plan.fop());
+    run(c, plan, &mut Operand::default());
+    Ok(())
+}
+
+fn with_load(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
+    available(c)?;
+    no_pending_error(c)?;
+    let plan = Plan::at(op.thunk);
+    let mut operand = Operand(match plan.bytes() {
+        2 => c.load::<u16>(op, io)?.into(),
+        4 => c.load::<u32>(op, io)?.into(),
+        8 => c.load::<u64>(op, io)?.into(),
+        n => {
+            let lin = c.linear(op, n as u64, false)?;
+            let mut bytes = [0; 16];
+            c.read_bytes(lin, op.seg, &mut bytes[..n], io)?;
+            u128::from_le_bytes(bytes)
+        }
+    });
+    note(c, op, plan.fop());
+    run(c, plan, &mut operand);
+    Ok(())
+}
+
+fn with_store(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
+    available(c)?;
+    no_pending_error(c)?;
+    let plan = Plan::at(op.thunk);
+    let n = plan.bytes();
+    let lin = c.linear(op, n as u64, true)?;
+    // Once the unit has run the store must not fault any more.
+    c.check_write(lin, n, op.seg, io)?;
+    note(c, op, plan.fop());
+    let mut operand = Operand::default();
+    run(c, plan, &mut operand);
+    if c.s.fsw & !c.s.fcw & UNSTORED != 0 {
+        return Ok(());
+    }
+    match n {
+        2 => c.write(lin, op.seg, operand.0 as u16, io),
+        4 => c.write(lin, op.seg, operand.0 as u32, io),
+        8 => c.write(lin, op.seg, operand.0 as u64, io),
+        n => c.write_bytes(lin, op.seg, &operand.0.to_le_bytes()[..n], io),
+    }
+}
+
+#[inline(always)]
+fn run(c: &mut Cpu, plan: Plan, operand: &mut Operand) {
+    if run_brief(c, plan, operand).is_none() {
+        run_whole(c, plan, operand);
+    }
+}
+
+/// Runs with the operands alone, or does nothing and returns `None` when that would not be exact.
+#[inline(always)]
+fn run_brief(c: &mut Cpu, plan: Plan, operand: &mut Operand) -> Option<()> {
+    let (mut before, mut after) = plan.depths()?;
+    let t = top(c);
+    let i = plan.second();
+    let second = (t + i) & 7;
+    let mut thunk = plan.on_st1();
+    if before != 2 || i == 0 {
+        thunk = plan.thunk();
+    }
+    if before == 2 && i == 0 {
+        // One register twice, as in FMUL ST, ST(0). Popping it as well is left to the host.
+        (before, after) = if after == 2 { (1, 1) } else { return None };
+    }
+    let there = match before {
+        0 => true,
+        1 => full(c, 0),
+        _ => full(c, 0) && full(c, i),
+    };
+    if !there || after > before && full(c, 7) || c.s.fcw & ERRORS != ERRORS {
+        return None;
+    }
+    let st = [c.s.st[t], c.s.st[second]];
+    let done = thunk::brief(thunk, (before, after), c.s.fcw, c.s.fsw & ERRORS, st, operand)?;
+    let codes = plan.condition_codes();
+    c.s.fsw = c.s.fsw & !codes | done.fsw & (codes | ERRORS);
+    match (before, after) {
+        (0, _) => push(c, done.st[0]),
+        (1, 0) => pop(c),
+        (1, 1) => c.s.st[t] = done.st[0],
+        (1, _) => {
+            c.s.st[t] = done.st[1];
+            push(c, done.st[0]);
+        }
+        (_, 0) => {
+            pop(c);
+            pop(c);
+        }
+        (_, 1) => {
+            c.s.st[second] = done.st[0];
+            pop(c);
+        }
+        _ => {
+            c.s.st[t] = done.st[0];
+            c.s.st[second] = done.st[1];
+        }
+    }
+    if plan.integer_flags() {
+        c.flags.update(STATUS, done.rflags & (ZF | PF | CF));
+    }
+    Some(())
+}
+
+#[cold]
+#[inline(never)]
+fn run_whole(c: &mut Cpu, plan: Plan, operand: &mut Operand) {
+    let rflags = c.flags.bits();
+    let mut state = State { fcw: c.s.fcw, fsw: c.s.fsw, ftw: c.s.ftw, st: &mut c.s.st };
+    let after = thunk::whole(plan.thunk(), &mut state, operand, rflags);
+    (c.s.fsw, c.s.ftw) = (state.fsw, state.ftw);
+    if plan.integer_flags() {
+        c.flags.update(STATUS, after);
+    }
+}
+
+/// FLD ST(i).
+fn fld(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
+    let i = (op.thunk & 7) as usize;
+    if c.s.cr0 & (CR0_EM | CR0_TS) != 0 || c.s.fsw & ES != 0 || !full(c, i) || full(c, 7) {
+        return on_registers(c, op, io);
+    }
+    note(c, op, Plan::at(op.thunk).fop());
+    let value = c.s.st[(top(c) + i) & 7];
+    c.s.fsw &= !C1;
+    push(c, value);
+    Ok(())
+}
+
+/// FXCH.
+fn fxch(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
+    let i = (op.thunk & 7) as usize;
+    if c.s.cr0 & (CR0_EM | CR0_TS) != 0 || c.s.fsw & ES != 0 || !full(c, i) || !full(c, 0) {
+        return on_registers(c, op, io);
+    }
+    note(c, op, Plan::at(op.thunk).fop());
+    c.s.fsw &= !C1;
+    let t = top(c);
+    c.s.st.swap(t, (t + i) & 7);
+    Ok(())
+}
+
+/// FST ST(i), FSTP ST(i).
+fn fst<const POPS: bool>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
+    let i = (op.thunk & 7) as usize;
+    if c.s.cr0 & (CR0_EM | CR0_TS) != 0 || c.s.fsw & ES != 0 || !full(c, 0) {
+        return on_registers(c, op, io);
+    }
+    note(c, op, Plan::at(op.thunk).fop());
+    c.s.fsw &= !C1;
+    let (t, to) = (top(c), (top(c) + i) & 7);
+    c.s.st[to] = c.s.st[t];
+    c.s.ftw |= 1 << to;
+    if POPS {
+        pop(c);
+    }
+    Ok(())
+}
