@@ -21,6 +21,7 @@ pub mod op;
 mod segmentation;
 mod stack;
 mod task;
+mod thunk;
 
 use cpu::Cpu;
 use gemel_machine::{CpuIo, EngineError, Exit, GuestRam, Position, Vcpu};

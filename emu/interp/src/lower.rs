@@ -63,6 +63,8 @@ pub struct Form<'a> {
     pub mode: Mode,
     /// The CPU model.
     pub model: &'a CpuModel,
+    /// The instruction's bytes, prefixes included.
+    pub bytes: &'a [u8],
     /// A binder can leave the number of its host code here; it becomes [`Op::thunk`].
     pub thunk: Cell<u32>,
 }
@@ -146,7 +148,7 @@ pub(crate) fn decode(cpu: &mut Cpu, rip: u64, lin: u64, page: u32) -> R<Decoded>
             }
             return decode_across(cpu, rip, lin, &mut bytes, len);
         }
-        let bound = lower(cpu, &instruction, error, rip, at as u16);
+        let bound = lower(cpu, &instruction, error, rip, at as u16, &bytes[at..]);
         at += bound.len as usize;
         let ends = ends_block(&instruction) || error != DecoderError::None;
         ops.push(bound);
@@ -174,7 +176,7 @@ fn decode_across(cpu: &mut Cpu, rip: u64, lin: u64, bytes: &mut [u8], len: usize
     if error == DecoderError::NoMoreBytes {
         return cpu.general_protection(0);
     }
-    let op = lower(cpu, &instruction, error, rip, 0);
+    let op = lower(cpu, &instruction, error, rip, 0, bytes);
     let bytes = u16::from(op.len);
     Ok(Decoded { ops: [op].into(), bytes, second_page: Some(second) })
 }
@@ -200,7 +202,7 @@ fn ends_block(i: &Instruction) -> bool {
         || (i.has_rep_prefix() || i.has_repne_prefix()) && i.is_string_instruction()
 }
 
-fn lower(cpu: &Cpu, i: &Instruction, error: DecoderError, rip: u64, offset: u16) -> Op {
+fn lower(cpu: &Cpu, i: &Instruction, error: DecoderError, rip: u64, offset: u16, bytes: &[u8]) -> Op {
     let mode = cpu.mode;
     let form = Form {
         instruction: i,
@@ -209,6 +211,7 @@ fn lower(cpu: &Cpu, i: &Instruction, error: DecoderError, rip: u64, offset: u16)
         width: width(i),
         mode,
         model: &cpu.model,
+        bytes: &bytes[..i.len().min(bytes.len())],
         thunk: Cell::new(0),
     };
     let valid = error == DecoderError::None && !i.is_invalid() && offered(&cpu.model, i);

@@ -2,13 +2,13 @@
 //!
 //! Not responsible for: caches. There are none to see: one vCPU, and memory that is always coherent.
 
-use super::mmx::{mm, mmx_ready, enter};
+use super::mmx::{enter, mm, mmx_ready};
 use super::simd::ready;
 use super::simd_transfer::{load_16_aligned, store_16_aligned};
 use crate::cpu::{Cpu, Width};
 use crate::fault::R;
 use crate::lower::Form;
-use crate::mmu::Mem;
+use crate::mmu::access::Mem;
 use crate::op::{CHECK_SEGMENT, Handler, Op};
 use gemel_machine::CpuIo;
 use iced_x86::Code;

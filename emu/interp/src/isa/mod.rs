@@ -10,6 +10,7 @@
 pub mod binary_arith;
 pub mod bit_byte;
 pub mod control_register;
+pub mod cacheability;
 pub mod control_transfer;
 pub mod data_transfer;
 pub mod decimal_arith;
@@ -18,14 +19,21 @@ pub mod far_transfer;
 pub mod fast_call;
 pub mod flag_control;
 pub mod interrupts;
+pub mod floating_index;
 pub mod io;
 mod io_permission;
 pub mod logical;
 pub mod privileged_flags;
 pub mod segment_register;
+pub mod mmx;
 pub mod shift_rotate;
+pub mod simd;
+pub mod simd_transfer;
+pub mod state_management;
 pub mod string;
 pub mod system;
+pub mod x87;
+pub mod x87_control;
 
 use crate::cpu::Cpu;
 use crate::fault::R;
@@ -95,6 +103,8 @@ macro_rules! index {
         }
     };
 }
+
+pub(crate) use index;
 
 index! {
     // Data transfer
@@ -351,16 +361,11 @@ index! {
 
 /// The handler of a decoded form, or `None` when the form does not exist here.
 pub fn bind(f: &Form<'_>) -> Option<Handler> {
-    (entry(f.mnemonic)?.bind)(f)
+    let entry = entry(f.mnemonic).or_else(|| floating_index::entry(f.mnemonic))?;
+    (entry.bind)(f)
 }
 
 /// The handler of what is no instruction.
 pub fn undefined(c: &mut Cpu, _op: &Op, _io: &mut dyn CpuIo) -> R {
     c.undefined()
-}
-fn sse_movsd(_f: &Form<'_>) -> Option<Handler> {
-    None
-}
-fn sse_cmpsd(_f: &Form<'_>) -> Option<Handler> {
-    None
 }

@@ -9,7 +9,7 @@
 use crate::cpu::{Cpu, Width};
 use crate::fault::R;
 use crate::lower::{Form, Kind};
-use crate::mmu::Mem;
+use crate::mmu::access::Mem;
 use crate::op::{HAS_MEMORY, Handler, Op};
 use crate::thunk::{self, Regs, Shape, SimdThunk};
 use gemel_machine::CpuIo;
@@ -174,11 +174,7 @@ fn source<const SOURCE: u8>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R<u128>
 /// Runs something under the guest's MXCSR and settles what it raised. `run` takes MXCSR and returns its result and MXCSR
 /// afterwards, all exceptions masked; `tiny` says whether a result is denormal.
 #[inline(always)]
-pub fn under_mxcsr<T>(
-    c: &mut Cpu,
-    run: impl Fn(u32) -> (T, u32),
-    tiny: impl Fn(&T) -> bool,
-) -> R<T> {
+pub fn under_mxcsr<T>(c: &mut Cpu, run: impl Fn(u32) -> (T, u32), tiny: impl Fn(&T) -> bool) -> R<T> {
     let mxcsr = c.s.mxcsr;
     if mxcsr & thunk::MXCSR_MASKS == thunk::MXCSR_MASKS {
         let (result, after) = run(mxcsr);

@@ -4,11 +4,10 @@
 //! Not responsible for: moves that compute (`simd`), MMX registers (`mmx`), non-temporal hints (`cacheability`).
 
 use super::simd::{load_aligned, ready, xmm};
-use super::string;
 use crate::cpu::{Cpu, Width};
 use crate::fault::R;
 use crate::lower::{Form, Kind};
-use crate::mmu::Mem;
+use crate::mmu::access::Mem;
 use crate::op::{HAS_MEMORY, Handler, Op};
 use gemel_machine::CpuIo;
 
@@ -44,19 +43,14 @@ pub fn movss(f: &Form<'_>) -> Option<Handler> {
     })
 }
 
-/// MOVSD: the scalar move, or the string instruction of the same name.
+/// MOVSD, the scalar move.
 pub fn movsd(f: &Form<'_>) -> Option<Handler> {
     Some(match (f.kind(0), f.kind(1)) {
         (Kind::Xmm, Kind::Xmm) => merge::<LOW>,
         (Kind::Xmm, Kind::Mem) => load::<u64>,
         (Kind::Mem, Kind::Xmm) => store::<u64>,
-        _ => return string::movs(f),
+        _ => return None,
     })
-}
-
-/// CMPSD: the scalar comparison, or the string instruction of the same name.
-pub fn cmpsd(f: &Form<'_>) -> Option<Handler> {
-    if f.kind(0) == Kind::Xmm { super::simd::thunked(f) } else { string::cmps(f) }
 }
 
 /// MOVLPS, MOVLPD.

@@ -21,7 +21,6 @@ use iced_x86::{Code, Mnemonic};
 /// XCR0 and RFBM: the x87 and the SSE component.
 const X87: u64 = 1;
 const SSE: u64 = 2;
-const MXCSR_RESET: u32 = 0x1f80;
 
 /// FXSAVE, FXSAVE64, FXRSTOR, FXRSTOR64.
 pub fn fxsave(f: &Form<'_>) -> Option<Handler> {
@@ -97,8 +96,12 @@ fn x87_area(c: &Cpu, wide: bool) -> [u8; 160] {
 /// Takes the x87 part on.
 fn set_x87(c: &mut Cpu, area: &[u8; 512], wide: bool) {
     let half = |at: usize| u16::from_le_bytes([area[at], area[at + 1]]);
-    let quad = |at: usize| u64::from(half(at)) | u64::from(half(at + 2)) << 16 | u64::from(half(at + 4)) << 32
-        | u64::from(half(at + 6)) << 48;
+    let quad = |at: usize| {
+        u64::from(half(at))
+            | u64::from(half(at + 2)) << 16
+            | u64::from(half(at + 4)) << 32
+            | u64::from(half(at + 6)) << 48
+    };
     let s = &mut c.s;
     s.fsw = half(2);
     s.ftw = area[4];
@@ -209,7 +212,8 @@ fn requested(c: &Cpu) -> u64 {
 /// The components that are not in their initial state (SDM 1 13.6). By value, so that it depends on nothing else.
 fn in_use(c: &Cpu) -> u64 {
     let s = &c.s;
-    let x87_initial = (s.fcw, s.fsw, s.ftw, s.fop, s.fip, s.fdp, s.fcs, s.fds) == (0x37f, 0, 0, 0, 0, 0, 0, 0)
+    let x87_initial = (s.fcw, s.fsw, s.ftw, s.fop, s.fip, s.fdp, s.fcs, s.fds)
+        == (0x37f, 0, 0, 0, 0, 0, 0, 0)
         && s.st.iter().all(|r| *r == 0);
     let sse_initial = s.xmm[..xmm_count(c)].iter().all(|r| *r == 0);
     (if x87_initial { 0 } else { X87 }) | (if sse_initial { 0 } else { SSE })

@@ -227,10 +227,10 @@ string_binder!(
 
 /// MOVSB to MOVSQ. MOVSD is also an SSE2 mnemonic: that form has no string operand.
 pub fn movs(f: &Form<'_>) -> Option<Handler> {
-    if f.instruction.is_string_instruction() { string_movs(f) } else { super::sse_movsd(f) }
+    if f.instruction.is_string_instruction() { string_movs(f) } else { super::simd_transfer::movsd(f) }
 }
 
 /// CMPSB to CMPSQ; CMPSD as MOVSD.
 pub fn cmps(f: &Form<'_>) -> Option<Handler> {
-    if f.instruction.is_string_instruction() { string_cmps(f) } else { super::sse_cmpsd(f) }
+    if f.instruction.is_string_instruction() { string_cmps(f) } else { super::simd::thunked(f) }
 }

@@ -17,50 +17,25 @@ const FCW_WRITABLE: u16 = 0x1f3f;
 const FCW_FIXED: u16 = 0x40;
 
 /// FNINIT, FNCLEX, FLDCW, FNSTCW, FNSTSW, FLDENV, FNSTENV, FRSTOR, FNSAVE, WAIT, and what the 8087 and 287 had beside them.
+/// FSTCW and its kin are two instructions, WAIT being the first.
 pub fn control(f: &Form<'_>) -> Option<Handler> {
     use Mnemonic::*;
     Some(match f.mnemonic {
         Fninit => fninit,
-        Finit => waiting::<{ Inner::Fninit as u8 }>,
         Fnclex => fnclex,
-        Fclex => waiting::<{ Inner::Fnclex as u8 }>,
         Fldcw => fldcw,
         Fnstcw => fnstcw,
-        Fstcw => waiting::<{ Inner::Fnstcw as u8 }>,
         Fnstsw if f.code == Code::Fnstsw_AX => fnstsw_ax,
         Fnstsw => fnstsw,
-        Fstsw if f.code == Code::Fstsw_AX => waiting::<{ Inner::FnstswAx as u8 }>,
-        Fstsw => waiting::<{ Inner::Fnstsw as u8 }>,
         Fldenv => fldenv,
         Fnstenv => fnstenv,
-        Fstenv => waiting::<{ Inner::Fnstenv as u8 }>,
         Frstor => frstor,
         Fnsave => fnsave,
-        Fsave => waiting::<{ Inner::Fnsave as u8 }>,
         Wait => wait,
         // Interrupt enable of the 8087, protected mode of the 287: nothing since the 387.
-        Fneni | Feni | Fndisi | Fdisi | Fnsetpm | Fsetpm => nothing,
+        Fneni | Fndisi | Fnsetpm => nothing,
         _ => return None,
     })
-}
-
-/// Control instructions that exist with a WAIT in front of them.
-#[repr(u8)]
-enum Inner {
-    Fninit,
-    Fnclex,
-    Fnstcw,
-    Fnstsw,
-    FnstswAx,
-    Fnstenv,
-    Fnsave,
-}
-
-/// WAIT and a control instruction, decoded as one.
-fn waiting<const INNER: u8>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
-    const INNERS: [Handler; 7] = [fninit, fnclex, fnstcw, fnstsw, fnstsw_ax, fnstenv, fnsave];
-    wait(c, op, io)?;
-    INNERS[INNER as usize](c, op, io)
 }
 
 fn wait(c: &mut Cpu, _op: &Op, _io: &mut dyn CpuIo) -> R {
@@ -129,16 +104,9 @@ fn fnstsw_ax(c: &mut Cpu, _op: &Op, _io: &mut dyn CpuIo) -> R {
 /// Whether the operand has the 32-bit layout; the 16-bit one is half as long.
 fn is_wide(op: &Op) -> bool {
     let code = op.code;
-    ![
-        Code::Fldenv_m14byte,
-        Code::Fnstenv_m14byte,
-        Code::Fstenv_m14byte,
-        Code::Frstor_m94byte,
-        Code::Fnsave_m94byte,
-        Code::Fsave_m94byte,
-    ]
-    .iter()
-    .any(|c| *c as u16 == code)
+    ![Code::Fldenv_m14byte, Code::Fnstenv_m14byte, Code::Frstor_m94byte, Code::Fnsave_m94byte]
+        .iter()
+        .any(|c| *c as u16 == code)
 }
 
 /// Whether pointers are linear addresses (real and virtual-8086 mode) and not selector and offset.
@@ -174,7 +142,12 @@ fn environment(c: &Cpu, wide: bool) -> ([u8; 28], usize) {
         let high = 0xffff_0000;
         let pointers = if is_real(c) {
             let (ip, dp) = (fip.wrapping_add(u32::from(s.fcs) << 4), fdp.wrapping_add(u32::from(s.fds) << 4));
-            [high | ip & 0xffff, ip >> 16 << 12 & 0x0fff_f000 | fop, high | dp & 0xffff, dp >> 16 << 12 & 0x0fff_f000]
+            [
+                high | ip & 0xffff,
+                ip >> 16 << 12 & 0x0fff_f000 | fop,
+                high | dp & 0xffff,
+                dp >> 16 << 12 & 0x0fff_f000,
+            ]
         } else {
             [fip, fop << 16 | u32::from(s.fcs), fdp, high | u32::from(s.fds)]
         };

@@ -9,7 +9,9 @@
 //! its row (`simd`, `mmx`); x87 needs none, all its encodings are there.
 
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
-compile_error!("gemel-interp runs the guest's SIMD and x87 arithmetic on the host's own units: it needs an x86-64 Linux host");
+compile_error!(
+    "gemel-interp runs the guest's SIMD and x87 arithmetic on the host's own units: it needs an x86-64 Linux host"
+);
 
 mod mmx;
 mod simd;

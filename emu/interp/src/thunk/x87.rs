@@ -78,7 +78,8 @@ impl X87Thunk {
     #[inline(always)]
     fn address(self) -> usize {
         let (escape, modrm) = (usize::from(self.0 >> 8), usize::from(self.0 & 0xff));
-        let index = if modrm >= 0xc0 { escape << 6 | modrm & 0x3f } else { 512 | escape << 3 | modrm >> 3 & 7 };
+        let index =
+            if modrm >= 0xc0 { escape << 6 | modrm & 0x3f } else { 512 | escape << 3 | modrm >> 3 & 7 };
         &raw const gemel_x87_thunks as usize + index * 4
     }
 }
@@ -220,18 +221,27 @@ pub(crate) fn brief(
         (1, 0) => brief_run!(thunk, fcw, st, operand, ["fld tbyte ptr [rsi]"], []),
         (1, 1) => brief_run!(thunk, fcw, st, operand, ["fld tbyte ptr [rsi]"], ["fstp tbyte ptr [rsi]"]),
         (1, 2) => brief_run!(
-            thunk, fcw, st, operand,
+            thunk,
+            fcw,
+            st,
+            operand,
             ["fld tbyte ptr [rsi]"],
             ["fstp tbyte ptr [rsi]", "fstp tbyte ptr [rsi+16]"]
         ),
         (2, 0) => brief_run!(thunk, fcw, st, operand, ["fld tbyte ptr [rsi+16]", "fld tbyte ptr [rsi]"], []),
         (2, 1) => brief_run!(
-            thunk, fcw, st, operand,
+            thunk,
+            fcw,
+            st,
+            operand,
             ["fld tbyte ptr [rsi+16]", "fld tbyte ptr [rsi]"],
             ["fstp tbyte ptr [rsi]"]
         ),
         (2, 2) => brief_run!(
-            thunk, fcw, st, operand,
+            thunk,
+            fcw,
+            st,
+            operand,
             ["fld tbyte ptr [rsi+16]", "fld tbyte ptr [rsi]"],
             ["fstp tbyte ptr [rsi]", "fstp tbyte ptr [rsi+16]"]
         ),

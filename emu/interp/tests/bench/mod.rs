@@ -1,0 +1,456 @@
+//! The bench of the floating point tests: one instruction, run by the CPU under the test and by the interpreter on the same
+//! random state.
+//!
+//! Not responsible for: which instructions (`host_float`, `float_control`).
+#![allow(dead_code)] // each test crate uses a part
+
+use gemel_interp::Interp;
+use gemel_machine::{Attention, CpuIo, GuestRam, Position, Query, Vcpu};
+use gemel_x86::segment::{CS, DS, ES, SS};
+use gemel_x86::{CpuModel, CpuState, Segment};
+use iced_x86::{Code, Encoder, Instruction, OpCodeOperandKind, OpKind, Register};
+use memmap2::{Mmap, MmapMut};
+use std::arch::asm;
+use std::sync::Arc;
+
+/// Where the instruction is.
+pub const CODE: u64 = 0x1_0000;
+/// Where its memory operand is; RDI points there.
+pub const DATA: u64 = 0x2_0000;
+const STATUS: u64 = 0x8d5;
+
+/// Stops at a count.
+pub struct StopAt(pub u64);
+
+impl CpuIo for StopAt {
+    fn attention(&mut self, _: Position) -> Attention {
+        Attention { stop: self.0, interrupt: false, nmi: false }
+    }
+    fn port_read(&mut self, at: Position, _: u16, _: u8) -> (u32, Attention) {
+        (u32::MAX, self.attention(at))
+    }
+    fn port_write(&mut self, at: Position, _: u16, _: u8, _: u32) -> Attention {
+        self.attention(at)
+    }
+    fn mmio_read(&mut self, at: Position, _: u64, _: u8) -> (u64, Attention) {
+        (u64::MAX, self.attention(at))
+    }
+    fn mmio_write(&mut self, at: Position, _: u64, _: u8, _: u64) -> Attention {
+        self.attention(at)
+    }
+    fn msr_read(&mut self, at: Position, _: u32) -> (Option<u64>, Attention) {
+        (None, self.attention(at))
+    }
+    fn msr_write(&mut self, at: Position, _: u32, _: u64) -> (Option<()>, Attention) {
+        (None, self.attention(at))
+    }
+    fn cr8_read(&mut self, _: Position) -> u8 {
+        0
+    }
+    fn cr8_write(&mut self, at: Position, _: u8) -> Attention {
+        self.attention(at)
+    }
+    fn acknowledge_irq(&mut self, at: Position) -> (u8, Attention) {
+        (0xff, self.attention(at))
+    }
+    fn acknowledge_nmi(&mut self, at: Position) -> Attention {
+        self.attention(at)
+    }
+    fn query(&mut self, _: Position, _: Query) -> u64 {
+        0
+    }
+}
+
+/// What an instruction sees and leaves.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Bench {
+    pub fx: Fx,
+    /// RAX, RCX, RDX.
+    pub general: [u64; 3],
+    pub flags: u64,
+    pub memory: Memory,
+}
+
+/// The memory operand and what follows it.
+#[derive(Clone, PartialEq, Debug)]
+#[repr(C, align(64))]
+pub struct Memory(pub [u8; 128]);
+
+/// FXSAVE64's image.
+#[derive(Clone, PartialEq, Debug)]
+#[repr(C, align(64))]
+pub struct Fx {
+    pub fcw: u16,
+    pub fsw: u16,
+    pub ftw: u16,
+    pub fop: u16,
+    pub pointers: [u64; 2],
+    pub mxcsr: u32,
+    pub mask: u32,
+    pub st: [u128; 8],
+    pub xmm: [u128; 16],
+    pub rest: [u64; 12],
+}
+
+/// A page with one instruction and RET.
+pub struct Native(Mmap);
+
+impl Native {
+    pub fn new(bytes: &[u8]) -> Self {
+        let mut page = MmapMut::map_anon(4096).unwrap();
+        page[..bytes.len()].copy_from_slice(bytes);
+        page[bytes.len()] = 0xc3;
+        Self(page.make_exec().unwrap())
+    }
+
+    pub fn run(&self, bench: &mut Bench) {
+        let host_mxcsr = 0x1f80u32;
+        let [rax, rcx, rdx] = &mut bench.general;
+        // SAFETY: the page holds one instruction that touches the registers named here, and memory only at RDI: 128
+        // bytes of the bench.
+        unsafe {
+            asm!(
+                "fxrstor64 [rsi]",
+                "push {flags}",
+                "popfq",
+                "call {code}",
+                "pushfq",
+                "pop {flags}",
+                "fxsave64 [rsi]",
+                "fninit",
+                "ldmxcsr [{host}]",
+                flags = inout(reg) bench.flags,
+                code = in(reg) self.0.as_ptr(),
+                host = in(reg) &raw const host_mxcsr,
+                in("rsi") &raw mut bench.fx,
+                in("rdi") bench.memory.0.as_mut_ptr(),
+                inout("rax") *rax,
+                inout("rcx") *rcx,
+                inout("rdx") *rdx,
+                out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _, out("xmm4") _, out("xmm5") _,
+                out("xmm6") _, out("xmm7") _, out("xmm8") _, out("xmm9") _, out("xmm10") _, out("xmm11") _,
+                out("xmm12") _, out("xmm13") _, out("xmm14") _, out("xmm15") _,
+                out("st(0)") _, out("st(1)") _, out("st(2)") _, out("st(3)") _,
+                out("st(4)") _, out("st(5)") _, out("st(6)") _, out("st(7)") _,
+            );
+        }
+        bench.flags &= STATUS;
+        bench.forget_pointers();
+    }
+}
+
+/// The interpreter in 64-bit mode, with the first 2 MiB mapped to themselves.
+pub struct Guest {
+    pub interp: Interp,
+    pub ram: Arc<GuestRam>,
+    pub state: CpuState,
+}
+
+impl Guest {
+    pub fn new() -> Self {
+        let ram = Arc::new(GuestRam::new(1 << 20).unwrap());
+        ram.write(0x1000, &0x2003u64.to_le_bytes()).unwrap();
+        ram.write(0x2000, &0x3003u64.to_le_bytes()).unwrap();
+        ram.write(0x3000, &0x83u64.to_le_bytes()).unwrap();
+        let mut state = CpuState {
+            cr0: 0x8000_0031,
+            cr3: 0x1000,
+            cr4: 0x620,
+            efer: 0x500,
+            rip: CODE,
+            ..CpuState::default()
+        };
+        let data = Segment { selector: 0x18, attr: 0xc93, limit: u32::MAX, base: 0 };
+        for s in [DS, ES, SS] {
+            state.seg[s] = data;
+        }
+        state.seg[CS] = Segment { selector: 0x10, attr: 0xa9b, limit: u32::MAX, base: 0 };
+        let interp = Interp::new(CpuModel::x86_64_v2(), ram.clone());
+        Self { interp, ram, state }
+    }
+
+    /// Runs the instruction. False when it did not retire.
+    pub fn run(&mut self, bytes: &[u8], bench: &mut Bench) -> bool {
+        let s = &mut self.state;
+        let top = usize::from(bench.fx.fsw >> 11 & 7);
+        (s.fcw, s.fsw, s.ftw, s.mxcsr) = (bench.fx.fcw, bench.fx.fsw, bench.fx.ftw as u8, bench.fx.mxcsr);
+        for i in 0..8 {
+            s.st[(top + i) & 7] = bench.fx.st[i];
+        }
+        s.xmm = bench.fx.xmm;
+        (s.gpr[0], s.gpr[1], s.gpr[2], s.gpr[7]) =
+            (bench.general[0], bench.general[1], bench.general[2], DATA);
+        s.rflags = bench.flags & STATUS | 2;
+        self.ram.write(CODE, bytes).unwrap();
+        self.ram.write(DATA, &bench.memory.0).unwrap();
+        self.interp.restore(s).unwrap();
+        self.interp.run(&mut StopAt(s.count + 1)).unwrap();
+        let after = self.interp.save().unwrap();
+        self.ram.read(DATA, &mut bench.memory.0).unwrap();
+        let top = usize::from(after.fsw >> 11 & 7);
+        (bench.fx.fcw, bench.fx.fsw, bench.fx.ftw, bench.fx.mxcsr) =
+            (after.fcw, after.fsw, after.ftw.into(), after.mxcsr);
+        for i in 0..8 {
+            bench.fx.st[i] = after.st[(top + i) & 7];
+        }
+        bench.fx.xmm = after.xmm;
+        bench.general = [after.gpr[0], after.gpr[1], after.gpr[2]];
+        bench.flags = after.rflags & STATUS;
+        bench.forget_pointers();
+        after.rip == CODE + bytes.len() as u64
+    }
+}
+
+/// xorshift64*: seeded, so that a failure comes again.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    pub fn below(&mut self, n: u64) -> u64 {
+        (self.next() >> 33) % n
+    }
+
+    pub fn of<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.below(choices.len() as u64) as usize]
+    }
+
+    fn single(&mut self) -> u32 {
+        let special = [
+            0,
+            0x8000_0000,
+            0x3f80_0000,
+            0xbf80_0000,
+            1,
+            0x807f_ffff,
+            0x0080_0000,
+            0x7f7f_ffff,
+            0x7f80_0000,
+            0xff80_0000,
+            0x7fc0_0001,
+            0x7f80_0001,
+            0xffc0_0000,
+            0x4f00_0000,
+            0xcf00_0000,
+            0x3f00_0000,
+            0x3eff_ffff,
+        ];
+        match self.below(4) {
+            0 => self.next() as u32,
+            1 => (100 + self.below(60) as u32) << 23 | self.next() as u32 & 0x807f_ffff,
+            _ => self.of(&special),
+        }
+    }
+
+    fn double(&mut self) -> u64 {
+        let special = [
+            0,
+            1 << 63,
+            0x3ff << 52,
+            0xbff << 52,
+            1,
+            0x800f_ffff_ffff_ffff,
+            1 << 52,
+            0x7fef_ffff_ffff_ffff,
+            0x7ff << 52,
+            0xfff << 52,
+            0x7ff8_0000_0000_0001,
+            0x7ff0_0000_0000_0001,
+            0xfff8 << 48,
+            0x43e << 52,
+            0xc3e << 52,
+            0x41e << 52,
+            0x3fe << 52,
+            0x3fdf_ffff_ffff_ffff,
+            0x36a0_0000_0000_0001,
+            0x47ef_ffff_f000_0000,
+        ];
+        match self.below(4) {
+            0 => self.next(),
+            1 => (960 + self.below(128)) << 52 | self.next() & 0x800f_ffff_ffff_ffff,
+            _ => self.of(&special),
+        }
+    }
+
+    fn vector(&mut self) -> u128 {
+        let pair = |a: u64, b: u64| u128::from(a) << 64 | u128::from(b);
+        match self.below(4) {
+            0 => pair(self.next(), self.next()),
+            1 => pair(self.double(), self.double()),
+            2 => (0..4).fold(0, |v, _| v << 32 | u128::from(self.single())),
+            // Ends of strings and bytes at their limits.
+            _ => (0..16)
+                .fold(0, |v, _| v << 8 | u128::from(self.of(&[0u8, 1, 0x7f, 0x80, 0xff, 0x41, 0x42, 0x61]))),
+        }
+    }
+
+    fn extended(&mut self) -> u128 {
+        let special = [
+            (0, 0),
+            (0x8000, 0),
+            (0x3fff, 1 << 63),
+            (0xbfff, 1 << 63),
+            (0, 1),
+            (0, 1 << 63),
+            (1, 1 << 63),
+            (0x7ffe, u64::MAX),
+            (0x7fff, 1 << 63),
+            (0xffff, 1 << 63),
+            (0x7fff, 0xc << 60),
+            (0x7fff, 0xa << 60),
+            (0x3fff, 0x4 << 60),
+            (0x7fff, 0),
+            (0x403e, 1 << 63),
+            (0xc03d, u64::MAX),
+            (0x3ffe, 1 << 63),
+            (0x4000, 0xc90f_daa2_2168_c235),
+        ];
+        let (high, mantissa) = match self.below(5) {
+            0 => (self.next() & 0xffff, self.next()),
+            1 | 2 => ((0x3ff0 + self.below(40)) | self.below(2) << 15, self.next() | 1 << 63),
+            _ => self.of(&special),
+        };
+        u128::from(high) << 64 | u128::from(mantissa)
+    }
+}
+
+impl Bench {
+    /// A random state; SIMD errors are always masked, x87 errors unless `x87_unmasked`.
+    pub fn random(r: &mut Random, x87_unmasked: bool) -> Self {
+        let top = r.below(8) as u16;
+        // Most stacks are full or half full, so that most operands are there.
+        let some = r.below(256) as u16;
+        let ftw = r.of(&[0xff, 0xff, some, 0x0f, 0xf0, 0]);
+        let masks = if x87_unmasked { r.below(64) as u16 } else { 0x3f };
+        let fcw = 0x40 | masks | r.of(&[3u16, 3, 0, 2]) << 8 | (r.below(4) as u16) << 10;
+        let sticky = r.below(64) as u16 & masks;
+        let general = [r.next(), r.next(), r.next()].map(|v| if v & 1 != 0 { v } else { v >> 59 });
+        let mut memory = Memory([0; 128]);
+        for slot in memory.0.chunks_exact_mut(16) {
+            slot.copy_from_slice(&r.vector().to_le_bytes());
+        }
+        if r.below(3) == 0 {
+            memory.0[..16].copy_from_slice(&r.extended().to_le_bytes());
+        }
+        let mxcsr = 0x1f80
+            | (r.below(64) & r.next()) as u32
+            | r.of(&[0, 0, 0x40, 0x8000, 0x8040])
+            | (r.below(4) as u32) << 13;
+        Self {
+            fx: Fx {
+                fcw,
+                fsw: top << 11 | sticky | r.next() as u16 & 0x4700,
+                ftw,
+                fop: 0,
+                pointers: [0; 2],
+                mxcsr,
+                mask: 0,
+                st: std::array::from_fn(|_| r.extended()),
+                xmm: std::array::from_fn(|_| r.vector()),
+                rest: [0; 12],
+            },
+            general,
+            flags: r.next() & STATUS | 0x202,
+            memory,
+        }
+    }
+
+    /// Prints what differs from what the interpreter left.
+    pub fn print_differences(&self, ours: &Self) {
+        let show = |name: &str, native: u128, ours: u128| {
+            if native != ours {
+                println!("  {name}: native {native:x}, ours {ours:x}");
+            }
+        };
+        show("fcw", self.fx.fcw.into(), ours.fx.fcw.into());
+        show("fsw", self.fx.fsw.into(), ours.fx.fsw.into());
+        show("ftw", self.fx.ftw.into(), ours.fx.ftw.into());
+        show("mxcsr", self.fx.mxcsr.into(), ours.fx.mxcsr.into());
+        show("flags", self.flags.into(), ours.flags.into());
+        for i in 0..8 {
+            show(&format!("st{i}"), self.fx.st[i], ours.fx.st[i]);
+        }
+        for i in 0..16 {
+            show(&format!("xmm{i}"), self.fx.xmm[i], ours.fx.xmm[i]);
+        }
+        for i in 0..3 {
+            show(["rax", "rcx", "rdx"][i], self.general[i].into(), ours.general[i].into());
+        }
+        if self.memory != ours.memory {
+            println!(
+                "  memory: native {:02x?}\n            ours {:02x?}",
+                &self.memory.0[..32],
+                &ours.memory.0[..32]
+            );
+        }
+    }
+
+    /// Drops what FXSAVE leaves of the last instruction's place, and what it does not write.
+    fn forget_pointers(&mut self) {
+        self.fx.fop = 0;
+        self.fx.pointers = [0; 2];
+        self.fx.mask = 0;
+        self.fx.rest = [0; 12];
+    }
+}
+
+/// An instance of a form with random operands, or `None` when a form needs more than this bench gives.
+pub fn instance(code: Code, random: &mut Random) -> Option<Vec<u8>> {
+    use OpCodeOperandKind as K;
+    let mut instruction = Instruction::default();
+    instruction.set_code(code);
+    let form = code.op_code();
+    let mut memory = false;
+    for n in 0..form.op_count() {
+        let in_memory = random.below(2) == 0;
+        let register = match form.op_kind(n) {
+            K::mem => None,
+            K::xmm_or_mem | K::mm_or_mem | K::r8_or_mem | K::r16_or_mem | K::r32_or_mem | K::r64_or_mem
+                if in_memory =>
+            {
+                None
+            }
+            K::xmm_reg | K::xmm_rm | K::xmm_or_mem => Some(Register::XMM0 + random.below(16) as u32),
+            K::mm_reg | K::mm_rm | K::mm_or_mem => Some(Register::MM0 + random.below(8) as u32),
+            K::r8_or_mem => Some(random.of(&[Register::AL, Register::CL, Register::DL])),
+            K::r16_or_mem => Some(random.of(&[Register::AX, Register::CX, Register::DX])),
+            K::r32_reg | K::r32_rm | K::r32_or_mem => {
+                Some(random.of(&[Register::EAX, Register::ECX, Register::EDX]))
+            }
+            K::r64_reg | K::r64_rm | K::r64_or_mem => {
+                Some(random.of(&[Register::RAX, Register::RCX, Register::RDX]))
+            }
+            K::st0 => Some(Register::ST0),
+            K::sti_opcode => Some(Register::ST0 + random.below(8) as u32),
+            K::ax => Some(Register::AX),
+            K::imm8 => {
+                instruction.set_op_kind(n, OpKind::Immediate8);
+                instruction.set_immediate8(random.next() as u8);
+                continue;
+            }
+            K::seg_rDI => {
+                instruction.set_op_kind(n, OpKind::MemorySegRDI);
+                continue;
+            }
+            _ => return None,
+        };
+        match register {
+            Some(r) => instruction.set_op_register(n, r),
+            None => {
+                memory = true;
+                instruction.set_op_kind(n, OpKind::Memory);
+            }
+        }
+    }
+    if memory {
+        instruction.set_memory_base(Register::RDI);
+    }
+    let mut encoder = Encoder::new(64);
+    encoder.encode(&instruction, 0).ok()?;
+    Some(encoder.take_buffer())
+}

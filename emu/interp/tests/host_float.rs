@@ -1,0 +1,112 @@
+#![allow(unsafe_code)] // runs the same bytes on the CPU under the test
+#![allow(clippy::unwrap_used)] // a test that unwraps fails with the line
+//! x87, MMX and SIMD instructions against the CPU that runs the test: every form that the index knows, with random and
+//! special operands; registers, memory, status flags, MXCSR and FSW must be the same.
+//!
+//! Not responsible for: faults, and instructions that control the units or save their state (`float_control`).
+
+mod bench;
+
+use bench::{Bench, Guest, Native, Random};
+use gemel_interp::isa;
+use iced_x86::{Code, EncodingKind, Mnemonic};
+
+const CASES: usize = 50;
+
+/// Left to other tests: control of the units, state management, hints.
+fn is_compared_elsewhere(m: Mnemonic) -> bool {
+    use Mnemonic::*;
+    matches!(
+        m,
+        Fxsave
+            | Fxsave64
+            | Fxrstor
+            | Fxrstor64
+            | Xsave
+            | Xsave64
+            | Xrstor
+            | Xrstor64
+            | Xgetbv
+            | Xsetbv
+            | Ldmxcsr
+            | Fldenv
+            | Frstor
+            | Fldcw
+            | Wait
+            | Fnstenv
+            | Fnsave
+            | Fneni
+            | Fndisi
+            | Fnsetpm
+            | Clflush
+            | Prefetch
+            | Prefetchw
+    )
+}
+
+/// Every form of the index that runs in 64-bit mode.
+fn forms() -> impl Iterator<Item = Code> {
+    Code::values().filter(|code| {
+        let m = code.mnemonic();
+        let form = code.op_code();
+        let string = matches!(code, Code::Movsd_m32_m32 | Code::Cmpsd_m32_m32);
+        let indexed =
+            isa::floating_index::entry(m).is_some() || matches!(m, Mnemonic::Movsd | Mnemonic::Cmpsd);
+        indexed
+            && !string
+            && !is_compared_elsewhere(m)
+            && form.mode64()
+            && form.encoding() == EncodingKind::Legacy
+    })
+}
+
+fn compare(x87_unmasked: bool, wanted: impl Fn(Code) -> bool) {
+    let mut guest = Guest::new();
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let (mut compared, mut unbuilt, mut wrong) = (0, Vec::new(), Vec::new());
+    for code in forms().filter(|c| wanted(*c)) {
+        for case in 0..CASES {
+            let Some(bytes) = bench::instance(code, &mut random) else {
+                unbuilt.push(code);
+                break;
+            };
+            let before = Bench::random(&mut random, x87_unmasked);
+            let (mut native, mut ours) = (before.clone(), before.clone());
+            Native::new(&bytes).run(&mut native);
+            let retired = guest.run(&bytes, &mut ours);
+            compared += 1;
+            if !retired || native != ours {
+                wrong.push((code, case, bytes, retired, before, native, ours));
+                break;
+            }
+        }
+    }
+    for (code, case, bytes, retired, before, native, ours) in wrong.iter().take(6) {
+        println!("{code:?} case {case} {bytes:02x?} retired {retired}");
+        println!(" before {:x?}", before.fx);
+        native.print_differences(ours);
+    }
+    let names: Vec<_> = wrong.iter().map(|w| w.0).collect();
+    assert!(wrong.is_empty(), "{} forms differ: {names:?}", wrong.len());
+    assert!(unbuilt.is_empty(), "no instance of {unbuilt:?}");
+    assert!(compared > 1000, "only {compared} cases");
+}
+
+fn is_x87(code: Code) -> bool {
+    format!("{:?}", code.mnemonic()).starts_with('F')
+}
+
+#[test]
+fn simd_and_mmx_agree_with_this_cpu() {
+    compare(false, |code| !is_x87(code));
+}
+
+#[test]
+fn x87_agrees_with_this_cpu_when_errors_are_masked() {
+    compare(false, is_x87);
+}
+
+#[test]
+fn x87_agrees_with_this_cpu_when_errors_are_not_masked() {
+    compare(true, is_x87);
+}
