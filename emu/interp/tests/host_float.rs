@@ -26,8 +26,6 @@ fn is_compared_elsewhere(m: Mnemonic) -> bool {
             | Xsave64
             | Xrstor
             | Xrstor64
-            | Xgetbv
-            | Xsetbv
             | Ldmxcsr
             | Fldenv
             | Frstor

@@ -280,8 +280,6 @@ index! {
     Xsave64 => state_management::xsave, NONE, NONE;
     Xrstor => state_management::xsave, NONE, NONE;
     Xrstor64 => state_management::xsave, NONE, NONE;
-    Xgetbv => state_management::xsave, NONE, NONE;
-    Xsetbv => state_management::xsave, NONE, NONE;
     Ldmxcsr => state_management::mxcsr, NONE, NONE;
     Stmxcsr => state_management::mxcsr, NONE, NONE;
     // x87

@@ -9,8 +9,8 @@
 
 pub mod binary_arith;
 pub mod bit_byte;
-pub mod control_register;
 pub mod cacheability;
+pub mod control_register;
 pub mod control_transfer;
 pub mod data_transfer;
 pub mod decimal_arith;
@@ -18,14 +18,14 @@ pub mod descriptor_table;
 pub mod far_transfer;
 pub mod fast_call;
 pub mod flag_control;
-pub mod interrupts;
 pub mod floating_index;
+pub mod interrupts;
 pub mod io;
 mod io_permission;
 pub mod logical;
+pub mod mmx;
 pub mod privileged_flags;
 pub mod segment_register;
-pub mod mmx;
 pub mod shift_rotate;
 pub mod simd;
 pub mod simd_transfer;

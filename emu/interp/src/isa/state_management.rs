@@ -1,6 +1,6 @@
 //! State management (SDM 1 5.5.3, 5.10, chapters 10.5 and 13): FXSAVE, FXRSTOR, the XSAVE family, LDMXCSR, STMXCSR.
 //!
-//! Not responsible for: FNSAVE and its kin (`x87_control`).
+//! Not responsible for: FNSAVE and its kin (`x87_control`), XCR0 (`system`).
 //!
 //! Vendor rule of the models, AMD: FOP, FIP, FDP go to memory and come from it only while an unmasked x87 error waits
 //! (APM 2 11.4.4, CPUID Fn8000_0008_EBX\[2\] clear); otherwise their bytes stay as they are.
@@ -33,15 +33,13 @@ pub fn fxsave(f: &Form<'_>) -> Option<Handler> {
     })
 }
 
-/// XSAVE, XSAVE64, XRSTOR, XRSTOR64, XGETBV, XSETBV.
+/// XSAVE, XSAVE64, XRSTOR, XRSTOR64.
 pub fn xsave(f: &Form<'_>) -> Option<Handler> {
     Some(match f.code {
         Code::Xsave_mem => x_save::<false>,
         Code::Xsave64_mem => x_save::<true>,
         Code::Xrstor_mem => x_restore::<false>,
         Code::Xrstor64_mem => x_restore::<true>,
-        Code::Xgetbv => xgetbv,
-        Code::Xsetbv => xsetbv,
         _ => return None,
     })
 }
@@ -268,29 +266,5 @@ fn x_restore<const WIDE: bool>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
             c.s.xmm[..n].fill(0);
         }
     }
-    Ok(())
-}
-
-fn xgetbv(c: &mut Cpu, _op: &Op, _io: &mut dyn CpuIo) -> R {
-    if c.s.cr4 & CR4_OSXSAVE == 0 {
-        return c.undefined();
-    }
-    if c.regs[1] as u32 != 0 {
-        return c.general_protection(0);
-    }
-    (c.regs[0], c.regs[2]) = (c.s.xcr0 & 0xffff_ffff, c.s.xcr0 >> 32);
-    Ok(())
-}
-
-fn xsetbv(c: &mut Cpu, _op: &Op, _io: &mut dyn CpuIo) -> R {
-    if c.s.cr4 & CR4_OSXSAVE == 0 {
-        return c.undefined();
-    }
-    c.require_ring0()?;
-    let value = c.regs[0] & 0xffff_ffff | c.regs[2] << 32;
-    if c.regs[1] as u32 != 0 || value & !(X87 | SSE) != 0 || value & X87 == 0 {
-        return c.general_protection(0);
-    }
-    c.s.xcr0 = value;
     Ok(())
 }
