@@ -19,7 +19,13 @@ pub struct MachineOptions {
     #[arg(long, value_name = "FILE")]
     pub initrd: Option<PathBuf>,
     /// The kernel's command line
-    #[arg(long, value_name = "TEXT", default_value = "", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true,
+        allow_hyphen_values = true
+    )]
     pub append: String,
     /// A disk: file=PATH,if=virtio[,snapshot=on|,overlay=PATH|,readonly=on]; repeatable
     #[arg(long, value_name = "SPEC")]
@@ -27,7 +33,7 @@ pub struct MachineOptions {
     /// CPU model and features, as in x86-64-v2,+pcid
     #[arg(long, value_name = "MODEL", default_value = "x86-64-v2")]
     pub cpu: String,
-    /// Guest time: paced by the host's clock, or free (reproducible without a log)
+    /// How guest time passes
     #[arg(long, value_enum, default_value = "paced")]
     pub clock: Clock,
     /// What the guest's clock says at power-on: seconds since 1970, or utc for now. Default: utc when paced,
@@ -94,9 +100,9 @@ pub struct ReportOptions {
 /// `--clock`.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Clock {
-    /// Paced by the host's clock.
+    /// Never ahead of the host's clock; a guest that is behind catches up while it idles
     Paced,
-    /// Free.
+    /// As fast as the guest computes, idle time at once: reproducible without a log
     Free,
 }
 

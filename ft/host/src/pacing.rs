@@ -13,6 +13,8 @@
 //! Free: no clock and no sleep. Idle time passes at once.
 
 use gemel_machine::VirtTime;
+use rustix::thread::set_current_timer_slack;
+use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
 /// What guest time has to do with the host's clock.
@@ -26,6 +28,9 @@ pub enum ClockMode {
 
 /// While the guest is behind, idle time passes at this many times the host's speed.
 const CATCH_UP_SPEED: u64 = 2;
+
+/// How late the host may wake the machine's thread, ns.
+const TIMER_SLACK_NS: u64 = 1000;
 
 /// Ties guest time to the host's clock.
 pub struct Pacer {
@@ -60,7 +65,12 @@ impl Pacer {
 
     /// Guest time that should be now on the host's clock `host`.
     fn target(&mut self, host: Instant, now: VirtTime) -> VirtTime {
-        let (start, guest) = *self.anchor.get_or_insert((host, now));
+        let (start, guest) = *self.anchor.get_or_insert_with(|| {
+            // By default Linux may wake this thread 50 us late, as long as a whole disk request takes. A host that
+            // refuses more is only less exact.
+            let _ = set_current_timer_slack(NonZeroU64::new(TIMER_SLACK_NS));
+            (host, now)
+        });
         guest.after(host.saturating_duration_since(start).as_nanos() as u64)
     }
 
