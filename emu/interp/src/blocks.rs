@@ -7,14 +7,19 @@
 //! page's bytes and the decoding mode only, so it outlives every change of address space. A store into its bytes
 //! drops it: pages with blocks carry the `CODE` mark, and 64 granules of 64 bytes say where in a page code lies, so that data
 //! beside code costs no block.
+//!
+//! Three ways lead from one block to the next, fastest first: the two successors that the last block remembers, the
+//! jump cache by linear address, and the page's own list. All but the last hold linear addresses, and forget them when those may
+//! mean something else.
 
 use crate::lower::Decoded;
 use crate::op::Op;
 use gemel_machine::GuestRam;
 use gemel_machine::ram::CODE;
+use std::cell::Cell;
 use std::ptr::NonNull;
 
-const JUMP_STRIPES: usize = 128;
+const JUMP_STRIPES: usize = 512;
 const STRIPE: usize = 64;
 /// Dropped blocks kept until their pointers can no longer be in the jump cache.
 const GRAVES: usize = 2048;
@@ -29,10 +34,11 @@ pub struct Block {
     pub bytes: u16,
     /// Where it starts in its page.
     offset: u16,
-    /// Decoding mode, see [`crate::cpu::Mode::key`].
-    mode: u8,
     /// The page that its last instruction reaches into.
     second_page: Option<u32>,
+    /// The blocks that followed last, valid while `links_epoch` is the cache's.
+    links: [Cell<Jump>; 2],
+    links_epoch: Cell<u64>,
 }
 
 #[derive(Clone, Copy)]
@@ -45,12 +51,32 @@ struct Jump {
 #[derive(Default)]
 struct CodePage {
     granules: u64,
-    /// Sorted by (offset, mode). Boxed: the jump cache points to them.
+    /// `place` of each block, sorted: searched without touching the blocks.
+    places: Vec<u32>,
+    /// In the same order. Boxed: the jump cache points to them.
     #[allow(clippy::vec_box)]
     blocks: Vec<Box<Block>>,
     /// Blocks of other pages that reach into this one: (page, offset, mode).
     guests: Vec<(u32, u16, u8)>,
 }
+
+/// Where a block starts in its page, and how it is decoded, as one number.
+fn place(offset: u16, mode: u8) -> u32 {
+    u32::from(offset) << 8 | u32::from(mode)
+}
+
+impl CodePage {
+    fn find(&self, offset: u16, mode: u8) -> Result<usize, usize> {
+        self.places.binary_search(&place(offset, mode))
+    }
+
+    fn remove(&mut self, at: usize) -> Box<Block> {
+        self.places.remove(at);
+        self.blocks.remove(at)
+    }
+}
+
+const NO_JUMP: Jump = Jump { tag: u64::MAX, block: None };
 
 /// All decoded code of one CPU.
 pub struct Blocks {
@@ -58,34 +84,64 @@ pub struct Blocks {
     jumps: Box<[Jump]>,
     #[allow(clippy::vec_box)] // as in `CodePage`
     graveyard: Vec<Box<Block>>,
-    /// The block that runs; only while one does.
+    /// The block that runs, or ran last.
     running: Option<NonNull<Block>>,
     key: u64,
+    /// Counts how often linear addresses came to mean something else.
+    epoch: u64,
 }
 
-// SAFETY: the pointers in `jumps` point to blocks that `pages` or `graveyard` own; they move together.
+// SAFETY: the pointers in `jumps`, `running` and links point to blocks that `pages` or `graveyard` own; they move together.
 unsafe impl Send for Blocks {}
 
 impl Blocks {
     pub(crate) fn new(pages: usize) -> Self {
         Self {
             pages: (0..pages).map(|_| None).collect(),
-            jumps: vec![Jump { tag: u64::MAX, block: None }; JUMP_STRIPES * STRIPE].into(),
+            jumps: vec![NO_JUMP; JUMP_STRIPES * STRIPE].into(),
             graveyard: Vec::new(),
             running: None,
             key: 0,
+            epoch: 0,
         }
     }
 
-    /// Notes which block runs, for [`Blocks::running_offset`].
+    /// Notes which block runs; `None` when what comes next does not follow from it.
     #[inline(always)]
     pub(crate) fn set_running(&mut self, block: Option<NonNull<Block>>) {
         self.running = block;
     }
 
+    /// The block at a linear address, if it followed the last one before.
+    #[inline(always)]
+    pub(crate) fn successor(&self, lin: u64) -> Option<NonNull<Block>> {
+        // SAFETY: `running` points to a block owned by `pages` or `graveyard`; `bury` resets it before it frees any.
+        let last = unsafe { self.running?.as_ref() };
+        if last.links_epoch.get() != self.epoch {
+            return None;
+        }
+        let tag = self.tag(lin);
+        let hit = |jump: Jump| if jump.tag == tag { jump.block } else { None };
+        let block = hit(last.links[0].get()).or_else(|| hit(last.links[1].get()))?;
+        // SAFETY: links of this epoch were made after the last burial.
+        unsafe { block.as_ref() }.alive.then_some(block)
+    }
+
+    /// Remembers that a block followed the last one.
+    pub(crate) fn link(&mut self, lin: u64, block: NonNull<Block>) {
+        let tag = self.tag(lin);
+        let Some(last) = self.running else { return };
+        // SAFETY: as in `successor`.
+        let last = unsafe { last.as_ref() };
+        let older = if last.links_epoch.get() == self.epoch { last.links[0].get() } else { NO_JUMP };
+        last.links_epoch.set(self.epoch);
+        last.links[1].set(older);
+        last.links[0].set(Jump { tag, block: Some(block) });
+    }
+
     /// Offset of the running block's `nth` instruction from its first; zero when none runs.
     pub(crate) fn running_offset(&self, nth: u16) -> u64 {
-        // SAFETY: set by the loop while the block runs; `bury` does not run meanwhile.
+        // SAFETY: as in `successor`.
         let block = self.running.map(|b| unsafe { b.as_ref() });
         block.and_then(|b| b.ops.get(usize::from(nth))).map_or(0, |op| u64::from(op.offset))
     }
@@ -97,7 +153,7 @@ impl Blocks {
 
     fn stripe(lin: u64) -> usize {
         let page = lin >> 12;
-        (page ^ page >> 7) as usize % JUMP_STRIPES * STRIPE
+        (page ^ page >> 9) as usize % JUMP_STRIPES * STRIPE
     }
 
     fn jump_index(lin: u64) -> usize {
@@ -132,7 +188,7 @@ impl Blocks {
         mode: u8,
     ) -> Option<(NonNull<Block>, Option<u32>)> {
         let code = self.pages[page as usize].as_mut()?;
-        let at = code.blocks.binary_search_by_key(&(offset, mode), |b| (b.offset, b.mode)).ok()?;
+        let at = code.find(offset, mode).ok()?;
         let block = &mut code.blocks[at];
         Some((NonNull::from(block.as_mut()), block.second_page))
     }
@@ -155,17 +211,28 @@ impl Blocks {
             }
             self.recount(second, ram);
         }
-        let mut block = Box::new(Block { alive: true, ops, bytes, offset, mode, second_page });
+        let mut block = Box::new(Block {
+            alive: true,
+            ops,
+            bytes,
+            offset,
+            second_page,
+            links: [Cell::new(NO_JUMP), Cell::new(NO_JUMP)],
+            links_epoch: Cell::new(u64::MAX),
+        });
         let pointer = NonNull::from(block.as_mut());
         let code = self.pages[page as usize].get_or_insert_default();
         code.granules |= granules(offset as usize, bytes as usize);
-        match code.blocks.binary_search_by_key(&(offset, mode), |b| (b.offset, b.mode)) {
+        match code.find(offset, mode) {
             Ok(at) => {
                 let mut old = std::mem::replace(&mut code.blocks[at], block);
                 old.alive = false;
                 self.graveyard.push(old);
             }
-            Err(at) => code.blocks.insert(at, block),
+            Err(at) => {
+                code.places.insert(at, place(offset, mode));
+                code.blocks.insert(at, block);
+            }
         }
         pointer
     }
@@ -180,13 +247,12 @@ impl Blocks {
             return false;
         }
         let mut dropped = false;
-        let hit = |b: &Block| {
-            let start = b.offset as usize;
-            start < offset + len && offset < start + b.bytes as usize
-        };
-        for block in code.blocks.extract_if(.., |b| hit(b)) {
-            self.graveyard.push(block);
-            dropped = true;
+        for at in (0..code.blocks.len()).rev() {
+            let (start, bytes) = (code.blocks[at].offset as usize, code.blocks[at].bytes as usize);
+            if start < offset + len && offset < start + bytes {
+                self.graveyard.push(code.remove(at));
+                dropped = true;
+            }
         }
         // A guest has at most 14 bytes here, at the page's start.
         if offset < 15 {
@@ -203,13 +269,9 @@ impl Blocks {
 
     fn drop_one(&mut self, page: u32, offset: u16, mode: u8) -> bool {
         let Some(code) = self.pages[page as usize].as_mut() else { return false };
-        match code.blocks.binary_search_by_key(&(offset, mode), |b| (b.offset, b.mode)) {
-            Ok(at) => {
-                self.graveyard.push(code.blocks.remove(at));
-                true
-            }
-            Err(_) => false,
-        }
+        let Ok(at) = code.find(offset, mode) else { return false };
+        self.graveyard.push(code.remove(at));
+        true
     }
 
     /// Recomputes where in a page code lies.
@@ -230,21 +292,24 @@ impl Blocks {
 
     /// The linear addresses of one page may mean something else now.
     pub(crate) fn forget_page(&mut self, va: u64) {
+        self.epoch += 1;
         // A block that starts in the page before can reach into this one.
         for at in [Self::stripe(va), Self::stripe(va.wrapping_sub(4096))] {
-            self.jumps[at..at + STRIPE].fill(Jump { tag: u64::MAX, block: None });
+            self.jumps[at..at + STRIPE].fill(NO_JUMP);
         }
     }
 
     /// All linear addresses may mean something else now.
     pub(crate) fn forget_addresses(&mut self) {
-        self.jumps.fill(Jump { tag: u64::MAX, block: None });
+        self.epoch += 1;
+        self.jumps.fill(NO_JUMP);
     }
 
     /// Frees dropped blocks once there are many. Called only while no block runs.
     pub(crate) fn bury(&mut self) {
         if self.graveyard.len() > GRAVES {
             self.forget_addresses();
+            self.running = None;
             self.graveyard.clear();
         }
     }

@@ -99,17 +99,18 @@ impl Cpu {
     fn run_block(&mut self, most: u64, io: &mut dyn CpuIo) -> bool {
         let start = self.rip;
         let lin = start.wrapping_add(self.seg_base[CS]);
-        let found = match self.blocks.at_linear(lin) {
+        let found = match self.blocks.successor(lin) {
             Some(block) if self.mode.flat => Ok(block),
-            _ => self.find_block(start, lin, io),
+            _ => self.next_block(start, lin, io),
         };
         let Ok(pointer) = found else {
-            self.deliver_fault(io);
+            self.fault_at_boundary(io);
             return false;
         };
         // SAFETY: blocks are freed only by `bury`, which runs in `find_block` before a block is handed out. An instruction may drop
         // the block from the cache, but not its memory.
         let block: &Block = unsafe { pointer.as_ref() };
+        let ops = block.ops.as_ptr();
         let room = (self.attention.stop - self.count).min(most);
         self.blocks.set_running(Some(pointer));
         self.limit = (block.ops.len() as u64).min(room) as u16;
@@ -118,12 +119,13 @@ impl Cpu {
         let mut i = 0u16;
         while i < self.limit {
             self.nth = i;
-            let op = &block.ops[i as usize];
+            // SAFETY: `limit` starts at most at the number of instructions and is only ever lowered while the block runs.
+            let op = unsafe { &*ops.add(i as usize) };
             if (op.run)(self, op, io).is_err() {
                 self.count += u64::from(i);
                 self.nth = 0;
                 self.rip = self.rip_of(op);
-                self.deliver_fault(io);
+                self.fault_at_boundary(io);
                 return false;
             }
             i += 1;
@@ -134,6 +136,24 @@ impl Cpu {
             self.rip = self.rip_of(next);
         }
         true
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn fault_at_boundary(&mut self, io: &mut dyn CpuIo) {
+        self.blocks.set_running(None);
+        self.deliver_fault(io);
+    }
+
+    /// The block at RIP when the last one does not know it as a successor; now it does.
+    #[inline(never)]
+    fn next_block(&mut self, rip: u64, lin: u64, io: &mut dyn CpuIo) -> R<NonNull<Block>> {
+        let block = match self.blocks.at_linear(lin) {
+            Some(block) if self.mode.flat => block,
+            _ => self.find_block(rip, lin, io)?,
+        };
+        self.blocks.link(lin, block);
+        Ok(block)
     }
 
     /// Finds or makes the block at RIP.

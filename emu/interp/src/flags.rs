@@ -92,7 +92,9 @@ impl LazyFlags {
         ((self.result ^ (self.carries >> 8)) as u8).count_ones() & 1 == 0
     }
 
-    fn set_cf_of(&mut self, cf: bool, of: bool) {
+    /// Changes CF and OF alone.
+    #[inline]
+    pub fn set_cf_of(&mut self, cf: bool, of: bool) {
         self.carries &= !(CARRY | CARRY_XOR_OVERFLOW);
         self.carries |= if cf { CARRY } else { 0 } | if cf != of { CARRY_XOR_OVERFLOW } else { 0 };
     }

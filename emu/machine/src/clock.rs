@@ -42,9 +42,13 @@ impl Clock {
 
     /// Guest time at a count not before the anchor.
     pub fn time_at(&self, count: u64) -> VirtTime {
-        let elapsed = u128::from(count.saturating_sub(self.anchor_count)) * u128::from(self.base.num)
-            / u128::from(self.base.den);
-        self.anchor_time.after(u64::try_from(elapsed).unwrap_or(u64::MAX))
+        let counts = count.saturating_sub(self.anchor_count);
+        let (num, den) = (u64::from(self.base.num), u64::from(self.base.den));
+        let elapsed = match counts.checked_mul(num) {
+            Some(product) => product / den,
+            None => u64::try_from(u128::from(counts) * u128::from(num) / u128::from(den)).unwrap_or(u64::MAX),
+        };
+        self.anchor_time.after(elapsed)
     }
 
     /// The first count at which guest time is at least `time`; `u64::MAX` when none is.

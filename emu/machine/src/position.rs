@@ -49,6 +49,9 @@ impl VirtTime {
 
     /// Ticks that a clock of `hz` has made since power-on, rounded down.
     pub const fn ticks(self, hz: u64) -> u64 {
+        if hz == 1_000_000_000 {
+            return self.0;
+        }
         (self.0 as u128 * hz as u128 / 1_000_000_000) as u64
     }
 

@@ -10,7 +10,6 @@ use crate::lower::{Form, Kind};
 use crate::mmu::access::Mem;
 use crate::op::{Handler, Op};
 use gemel_machine::CpuIo;
-use gemel_x86::flags::{CF, OF};
 use gemel_x86::{Exception, Vector};
 
 /// An operation of two operands.
@@ -255,7 +254,7 @@ fn get_double<W: Width>(c: &Cpu) -> u128 {
 /// CF and OF tell whether the upper half counts; SF, ZF, AF, PF are undefined and stay (Zen 4).
 #[inline(always)]
 fn product_flags(c: &mut Cpu, significant: bool) {
-    c.flags.update(CF | OF, if significant { CF | OF } else { 0 });
+    c.flags.set_cf_of(significant, significant);
 }
 
 fn mul_any<W: Width + Mem, const MEM: bool>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {

@@ -13,7 +13,6 @@ use crate::lower::{Form, Kind};
 use crate::mmu::access::Mem;
 use crate::op::{Handler, Op};
 use gemel_machine::CpuIo;
-use gemel_x86::flags::{CF, OF};
 
 /// A shift or rotate by a masked, non-zero count.
 trait Shift: 'static {
@@ -69,7 +68,7 @@ impl Shift for Sar {
 }
 
 fn rotate_flags(flags: &mut LazyFlags, cf: bool, of: bool) {
-    flags.update(CF | OF, if cf { CF } else { 0 } | if of { OF } else { 0 });
+    flags.set_cf_of(cf, of);
 }
 
 fn rotate_left<W: Width>(a: W, count: u32) -> W {

@@ -266,7 +266,10 @@ impl Cpu {
             if known.level == 1 && !known.many {
                 let va = known.va + ((index as u64) << 12);
                 self.mmu.drop_page(va);
-                self.blocks.forget_page(va);
+                // What could not be executed was not fetched.
+                if known.narrow || old & NO_EXECUTE == 0 || self.s.efer & EFER_NXE == 0 {
+                    self.blocks.forget_page(va);
+                }
             } else {
                 self.mmu.flush_all(&self.ram);
                 self.blocks.forget_addresses();
