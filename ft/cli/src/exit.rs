@@ -20,6 +20,7 @@ Exit codes:
   4      the machine did not do what the log says
   5      the guest halted for good
   6      trouble with the host during the run
+  7      the other side of the pair has the guest: this one stopped
   8      the log is cut off: replayed up to its last whole entry
   2v+1   the guest wrote v to the debug-exit port
   128+n  ended by signal n";
@@ -45,6 +46,10 @@ pub enum Ending {
     Diverged(String),
     /// Trouble with the host.
     Host(String),
+    /// The pair's other side has the next epoch.
+    Lost,
+    /// The guest ended at the pair's other side.
+    PeerEnded,
 }
 
 impl Ending {
@@ -67,7 +72,7 @@ impl Ending {
     /// The process's exit code.
     pub fn code(&self) -> u8 {
         match self {
-            Self::Guest(Pause::Power(PowerEvent::Off)) | Self::Limit | Self::LogEnd => 0,
+            Self::Guest(Pause::Power(PowerEvent::Off)) | Self::Limit | Self::LogEnd | Self::PeerEnded => 0,
             Self::Guest(Pause::Power(PowerEvent::Reset) | Pause::TripleFault) => 3,
             // As QEMU's isa-debug-exit.
             Self::Guest(Pause::Power(PowerEvent::DebugExit(value))) => (value << 1 | 1) as u8,
@@ -76,6 +81,7 @@ impl Ending {
             Self::Quit(_) => 0,
             Self::Diverged(_) => 4,
             Self::Host(_) => 6,
+            Self::Lost => 7,
             Self::LogDamaged(_) => BAD_INPUT,
             Self::LogCut => 8,
         }
@@ -98,6 +104,8 @@ impl Ending {
             Self::LogDamaged(_) => "log-damaged",
             Self::Diverged(_) => "diverged",
             Self::Host(_) => "host-error",
+            Self::Lost => "lost",
+            Self::PeerEnded => "peer-ended",
         }
     }
 }
@@ -119,6 +127,8 @@ impl fmt::Display for Ending {
             Self::Stuck => write!(f, "{}", HostError::Stuck),
             Self::LogEnd => f.write_str("replayed to the end of the log"),
             Self::LogCut => f.write_str("the log is cut off; replayed up to its last whole entry"),
+            Self::Lost => f.write_str("the other side of the pair has the guest; this one stopped"),
+            Self::PeerEnded => f.write_str("the guest ended at the primary"),
             Self::LogDamaged(report) | Self::Diverged(report) | Self::Host(report) => f.write_str(report),
         }
     }

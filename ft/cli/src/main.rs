@@ -3,14 +3,20 @@
 //! Not responsible for: anything but options, putting the parts together, and telling how it ended. One file for each
 //! subcommand.
 
+mod console;
+mod copies;
+mod demo;
 mod exit;
 mod log_show;
 mod machine;
 mod options;
+mod pair;
+mod primary;
 mod record;
 mod replay;
 mod report;
 mod run;
+mod secondary;
 mod watch;
 mod world;
 
@@ -37,6 +43,18 @@ enum Command {
     /// Runs a log's machine again and checks that it does the same
     #[command(after_help = exit::TABLE)]
     Replay(replay::Args),
+    /// Runs a guest as a primary: what leaves it is also in its secondary's hands
+    #[command(after_help = exit::TABLE)]
+    Primary(primary::Args),
+    /// Follows a primary and goes on with its guest when it dies
+    #[command(after_help = exit::TABLE)]
+    Secondary(secondary::Args),
+    /// The guest's console on both sides of a pair: shows every output once, delivers every key once
+    #[command(after_help = exit::TABLE)]
+    Console(console::Args),
+    /// A guest survives the death of the machine that runs it, before your eyes
+    #[command(after_help = exit::TABLE)]
+    Demo(demo::Args),
     /// Looks into logs
     Log {
         #[command(subcommand)]
@@ -56,6 +74,10 @@ fn main() -> ExitCode {
             Command::Run(args) => run::run(args),
             Command::Record(args) => record::run(args),
             Command::Replay(args) => replay::run(args),
+            Command::Primary(args) => primary::run(args),
+            Command::Secondary(args) => secondary::run(args),
+            Command::Console(args) => console::run(args),
+            Command::Demo(args) => demo::run(args),
             Command::Log { command: LogCommand::Show(args) } => log_show::run(args),
         },
         Err(e) if e.use_stderr() && e.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {

@@ -76,19 +76,15 @@ fn hint(path: &Path) -> String {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
 }
 
-fn header(args: &Args, spec: MachineSpec) -> Header {
-    let options = &args.machine;
+/// The header of a log that the machine of these options makes.
+pub fn header(options: &MachineOptions, spec: MachineSpec, policy: ReadPolicy, epoch: u64) -> Header {
     let clock = match options.clock {
         Clock::Paced => ClockKind::Paced,
         Clock::Free => ClockKind::Free,
     };
-    let policy = match args.reads {
-        Reads::Carried => ReadPolicy::Carried,
-        Reads::Image => ReadPolicy::FromImage,
-    };
     let mut header = Header::new(spec, clock);
     header.reads.fill(policy);
-    header.epoch = args.epochs.epoch;
+    header.epoch = epoch;
     header.images = ImageHints {
         kernel: Some(hint(&options.kernel)),
         initrd: options.initrd.as_deref().map(hint),
@@ -118,7 +114,11 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let spec = machine::spec(options, &mut images, true)?;
     let mut machine = machine::build(&spec, &images.kernel, &images.initrd)?;
     let seed = spec.seed;
-    let header = header(&args, spec);
+    let policy = match args.reads {
+        Reads::Carried => ReadPolicy::Carried,
+        Reads::Image => ReadPolicy::FromImage,
+    };
+    let header = header(options, spec, policy, args.epochs.epoch);
 
     let connections = args.world.lines.connect()?;
     let inbox = Arc::clone(&connections.inbox);

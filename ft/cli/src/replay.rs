@@ -2,6 +2,7 @@
 //!
 //! Not responsible for: the checking itself (`gemel-replay`).
 
+use crate::copies::Copies;
 use crate::exit::Ending;
 use crate::machine::{self, Images};
 use crate::options::{LimitOptions, LineOptions, ReportOptions};
@@ -108,30 +109,7 @@ fn disks(args: &Args, header: &Header) -> Result<Box<dyn ReplayDisks>> {
         );
         opened.push(disk);
     }
-    Ok(Box::new(Copies(Disks::new(opened))))
-}
-
-/// The replay's own copies of the disks.
-struct Copies(Disks);
-
-impl Copies {
-    fn disk(&mut self, disk: u8) -> io::Result<&mut gemel_host::Disk> {
-        self.0.disks().get_mut(usize::from(disk)).ok_or_else(|| io::ErrorKind::NotFound.into())
-    }
-}
-
-impl ReplayDisks for Copies {
-    fn read(&mut self, disk: u8, sector: u64, out: &mut [u8]) -> io::Result<()> {
-        self.disk(disk)?.read(sector, out)
-    }
-
-    fn write(&mut self, disk: u8, sector: u64, data: &[u8]) -> io::Result<()> {
-        self.disk(disk)?.write(sector, data)
-    }
-
-    fn flush(&mut self, disk: u8) -> io::Result<()> {
-        self.disk(disk)?.flush()
-    }
+    Ok(Box::new(Copies::new(Disks::new(opened))))
 }
 
 /// Bytes leave as in the recorded run.

@@ -27,7 +27,7 @@ pub enum Class {
 }
 
 /// Bytes of a log by class, framing included.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct ByteCounts {
     /// Serial bytes, keys, mouse, buttons.
     pub input: u64,

@@ -3,3 +3,4 @@
 //! Not responsible for: recording and replaying (`gemel-replay`), disks and terminals (`gemel-host`).
 
 pub mod protocol;
+pub mod shell;

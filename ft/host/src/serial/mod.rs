@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 pub use socket::Address;
 pub(crate) use socket::listen_unix;
+pub use stdio::{Command, Escape, HELP};
 
 /// What is at the other end of a serial line.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -14,7 +14,8 @@ use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 const CTRL_A: u8 = 1;
-const HELP: &str = "\n\
+/// What the keys of [`Escape`] do.
+pub const HELP: &str = "\n\
     Ctrl-A x       leave\n\
     Ctrl-A h       this help\n\
     Ctrl-A Ctrl-A  send Ctrl-A to the guest\n";
@@ -87,21 +88,24 @@ pub(super) fn open(port: usize, inbox: &Arc<Inbox>) -> Result<Box<dyn ByteSink>,
     Ok(Box::new(Console { stdout: Stdout, _raw: raw }))
 }
 
+/// What somebody wants of this program, not of the guest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Command {
+pub enum Command {
+    /// Ctrl-A x.
     Leave,
+    /// Ctrl-A h.
     Help,
 }
 
 /// Takes Ctrl-A and what follows it out of what was typed.
 #[derive(Default)]
-struct Escape {
+pub struct Escape {
     pending: bool,
 }
 
 impl Escape {
     /// Leaves in `bytes` what is for the guest. Returns the last command found.
-    fn filter(&mut self, bytes: &mut Vec<u8>) -> Option<Command> {
+    pub fn filter(&mut self, bytes: &mut Vec<u8>) -> Option<Command> {
         let mut command = None;
         bytes.retain(|byte| {
             if !std::mem::take(&mut self.pending) {

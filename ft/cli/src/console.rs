@@ -1,0 +1,103 @@
+//! `gemel console`: the guest's console on both sides of a pair.
+//!
+//! Not responsible for: exactly-once (`gemel-pair`).
+
+use anyhow::{Result, bail};
+use gemel_host::serial::{Command, Escape, HELP};
+use gemel_host::terminal;
+use gemel_pair::protocol::Channel;
+use gemel_pair::shell::{Address, Console, Shown};
+use serde_json::json;
+use std::io::{self, Read, Write};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// With no side to be reached for so long there is no pair.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Options of `gemel console`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The console addresses of the sides: HOST:PORT or unix:PATH
+    #[arg(value_name = "ADDR", required = true, num_args = 1..=2)]
+    sides: Vec<Address>,
+    /// Prints the sides' figures as JSON lines and leaves
+    #[arg(long)]
+    status: bool,
+}
+
+/// Shows the console until the guest ends.
+///
+/// # Errors
+/// No side can be reached.
+pub fn run(args: Args) -> Result<ExitCode> {
+    let console = Console::new(&args.sides, !args.status)?;
+    if args.status { status(&args, &console) } else { attend(&args, console) }
+}
+
+fn status(args: &Args, console: &Console) -> Result<ExitCode> {
+    let mut told = vec![false; args.sides.len()];
+    console.ask_figures();
+    let deadline = Instant::now() + Duration::from_secs(2);
+    while let Ok(shown) = console.shown().recv_deadline(deadline) {
+        match shown {
+            Shown::Reached(_) => console.ask_figures(),
+            Shown::Figures(side, report) if !std::mem::replace(&mut told[side], true) => {
+                println!("{}", json!({ "side": args.sides[side].to_string(), "figures": *report }));
+            }
+            Shown::Gone(side) => told[side] = true,
+            _ => {}
+        }
+        if told.iter().all(|t| *t) {
+            break;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn attend(args: &Args, console: Console) -> Result<ExitCode> {
+    let shown = console.shown().clone();
+    let _raw = terminal::is_terminal().then(terminal::raw).transpose()?;
+    std::thread::spawn(move || type_in(&console));
+    let mut out = io::stdout().lock();
+    let mut gone = vec![None; args.sides.len()];
+    loop {
+        match shown.recv_timeout(Duration::from_millis(500)) {
+            Ok(Shown::Output(Channel::Serial(0), bytes)) => {
+                out.write_all(&bytes)?;
+                out.flush()?;
+            }
+            Ok(Shown::Reached(side)) => gone[side] = None,
+            Ok(Shown::Gone(side)) => gone[side] = Some(Instant::now()),
+            Ok(Shown::Missed(count)) => {
+                eprintln!("gemel: {count} bytes were not fetched in time and are gone")
+            }
+            Ok(Shown::GuestEnded) => return Ok(ExitCode::SUCCESS),
+            Ok(Shown::Replaced) => bail!("another console took over"),
+            Ok(Shown::Output(..) | Shown::Live(..) | Shown::Figures(..)) | Err(_) => {}
+        }
+        if gone.iter().all(|since| since.is_some_and(|at: Instant| at.elapsed() > PATIENCE)) {
+            bail!("no side of the pair can be reached: start them, or give the addresses of their --console");
+        }
+    }
+}
+
+/// What is typed goes to the guest; on a terminal Ctrl-A is the way to this program.
+pub fn type_in(console: &Console) {
+    let mut escape = terminal::is_terminal().then(Escape::default);
+    let mut buffer = [0; 1024];
+    while let Ok(count @ 1..) = io::stdin().lock().read(&mut buffer) {
+        let mut bytes = buffer[..count].to_vec();
+        if let Some(escape) = &mut escape {
+            match escape.filter(&mut bytes) {
+                Some(Command::Leave) => {
+                    terminal::restore();
+                    std::process::exit(0);
+                }
+                Some(Command::Help) => eprint!("{HELP}"),
+                None => {}
+            }
+        }
+        console.typed(&bytes);
+    }
+}

@@ -1,0 +1,167 @@
+//! What `gemel primary` and `gemel secondary` have in common.
+//!
+//! Not responsible for: the pair itself (`gemel-pair`).
+
+use crate::exit::Ending;
+use crate::options::{EpochOptions, MachineOptions, ReportOptions};
+use crate::report::{Report, Stopwatch};
+use anyhow::{Context, Result};
+use gemel_host::inbox::Source;
+use gemel_host::outputs::Null;
+use gemel_host::{Inbox, Outputs, QuitReason, signals};
+use gemel_log::{Header, LogWriter};
+use gemel_machine::Machine;
+use gemel_pair::protocol::{StopReason, Timing};
+use gemel_pair::shell::{Address, DirectoryArbiter, Ended, Options, Surroundings};
+use gemel_replay::write_evidence;
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+/// Options of both sides.
+#[derive(clap::Args)]
+pub struct PairOptions {
+    /// Where clients of the console find this side: HOST:PORT or unix:PATH
+    #[arg(long, value_name = "ADDR")]
+    pub console: Address,
+    /// A directory that both sides reach; it decides which side lives
+    #[arg(long, value_name = "DIR")]
+    pub arbiter: PathBuf,
+    /// The VM's name
+    #[arg(long, value_name = "NAME", default_value = "gemel")]
+    pub vm: String,
+    /// Writes the log to a file as well; it goes on when this side goes live
+    #[arg(long, value_name = "FILE")]
+    pub log: Option<PathBuf>,
+    /// Milliseconds of silence after which a secondary suspects its primary
+    #[arg(long, value_name = "MS", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..))]
+    pub silence: u64,
+    /// Milliseconds of silence after which a primary goes on without its secondary
+    #[arg(long, value_name = "MS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
+    pub drop: u64,
+    #[command(flatten)]
+    pub machine: MachineOptions,
+    #[command(flatten)]
+    pub epochs: EpochOptions,
+    #[command(flatten)]
+    pub report: ReportOptions,
+}
+
+impl PairOptions {
+    /// What the pair needs to know.
+    ///
+    /// # Errors
+    /// An arbiter that cannot be used.
+    pub fn shell(&self) -> Result<Options> {
+        const MS: u64 = 1_000_000;
+        let mut claimant = [0; 8];
+        rustix::rand::getrandom(&mut claimant, rustix::rand::GetRandomFlags::empty())?;
+        let claimant = format!("{}-{:016x}", std::process::id(), u64::from_le_bytes(claimant));
+        let defaults = Timing::default();
+        let silence = self.silence * MS;
+        Ok(Options {
+            vm: self.vm.clone(),
+            timing: Timing {
+                silence,
+                drop: self.drop * MS,
+                heartbeat: defaults.heartbeat.min(silence / 4),
+                tick: defaults.tick.min(silence / 8),
+                ..defaults
+            },
+            console: self.console.clone(),
+            arbiter: Arc::new(DirectoryArbiter::new(&self.arbiter, claimant)?),
+        })
+    }
+
+    /// Makes the log file, if one is asked for.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub fn open_log(&self, header: &Header) -> Result<Option<LogWriter<File>>> {
+        let Some(path) = &self.log else { return Ok(None) };
+        let file = File::create(path).with_context(|| format!("cannot write the log {}", path.display()))?;
+        Ok(Some(LogWriter::new(file, header)?))
+    }
+
+    /// Says how it ended.
+    ///
+    /// # Errors
+    /// Figures that cannot be written.
+    pub fn tell(
+        &self,
+        command: &'static str,
+        machine: &mut Machine,
+        ended: &Ended,
+        quit: Option<QuitReason>,
+        stopwatch: &Stopwatch,
+    ) -> Result<ExitCode> {
+        if let Some(diverged) = &ended.diverged {
+            let folder = self.log.clone().unwrap_or_else(|| format!("{}.log", self.vm).into());
+            let folder = folder.with_extension("diverged");
+            let snapshot = machine.snapshot().ok();
+            match write_evidence(&folder, diverged, snapshot.as_deref()) {
+                Ok(()) => eprintln!("gemel: the evidence is in {}", folder.display()),
+                Err(e) => gemel_host::warn(format_args!("cannot keep evidence in {}: {e}", folder.display())),
+            }
+        }
+        let ending = match (&ended.reason, ended.pause, quit) {
+            (Some(StopReason::GuestEnded | StopReason::PeerEnded), Some(pause), _) => Ending::Guest(pause),
+            (Some(StopReason::PeerEnded), None, _) => Ending::PeerEnded,
+            (Some(StopReason::Diverged), ..) => Ending::Diverged(
+                ended.diverged.as_ref().map_or_else(|| "diverged".into(), ToString::to_string),
+            ),
+            (None, _, Some(quit)) => Ending::Quit(quit),
+            _ => Ending::Lost,
+        };
+        let more = serde_json::to_value(&ended.report)?;
+        let report = Report {
+            command,
+            at: machine.at(),
+            digest: machine.digest()?,
+            seconds: stopwatch.read(),
+            serial_bytes: ended.report.figures.outputs,
+            ending: &ending,
+            more: more.as_object().cloned().unwrap_or_default(),
+        };
+        report.tell(&self.report, false)?;
+        Ok(ExitCode::from(ending.code()))
+    }
+}
+
+/// The side's inbox, as the pair uses it.
+pub struct Surround {
+    inbox: Arc<Inbox>,
+    /// The console can always send something: the guest may sleep for as long as it likes.
+    _console: Source,
+}
+
+impl Surround {
+    /// Catches signals, too: from here on they end the side in good order.
+    ///
+    /// # Errors
+    /// No signal handlers.
+    pub fn new(inbox: &Arc<Inbox>) -> Result<Self> {
+        signals::install(inbox)?;
+        Ok(Self { inbox: Arc::clone(inbox), _console: inbox.source() })
+    }
+}
+
+impl Surroundings for Surround {
+    fn input(&self, bytes: &[u8]) {
+        self.inbox.serial(0, bytes);
+    }
+
+    fn nudge(&self) {
+        self.inbox.nudge();
+    }
+
+    fn asked_to_quit(&self) -> bool {
+        self.inbox.quit_reason().is_some()
+    }
+}
+
+/// Lines for a live world whose outputs the pair keeps.
+pub fn no_lines() -> Outputs {
+    Outputs::new(std::array::from_fn(|_| Box::new(Null) as _), Box::new(Null))
+}

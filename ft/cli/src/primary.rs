@@ -1,0 +1,51 @@
+//! `gemel primary`: the side of a pair that leads.
+//!
+//! Not responsible for: the pair itself (`gemel-pair`).
+
+use crate::machine::{self, Images};
+use crate::pair::{PairOptions, Surround, no_lines};
+use crate::record;
+use crate::report::Stopwatch;
+use crate::world::{self, Connections};
+use anyhow::Result;
+use gemel_host::Inbox;
+use gemel_log::ReadPolicy;
+use gemel_pair::shell::{Address, Primary};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+/// Options of `gemel primary`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Where the secondary finds the primary: HOST:PORT or unix:PATH
+    #[arg(long, value_name = "ADDR")]
+    listen: Address,
+    #[command(flatten)]
+    pair: PairOptions,
+}
+
+/// Waits for a secondary and runs the guest.
+///
+/// # Errors
+/// Input that no pair can be made of.
+pub fn run(args: Args) -> Result<ExitCode> {
+    let Args { listen, pair } = &args;
+    let options = &pair.machine;
+    let mut images = Images::open(&options.kernel, options.initrd.as_deref(), &options.drive)?;
+    let spec = machine::spec(options, &mut images, true)?;
+    let mut machine = machine::build(&spec, &images.kernel, &images.initrd)?;
+    let seed = spec.seed;
+    let header = record::header(options, spec, ReadPolicy::Carried, pair.epochs.epoch);
+
+    let inbox = Inbox::new();
+    let surround = Surround::new(&inbox)?;
+    let primary = Primary::new(&pair.shell()?, listen, &header, Box::new(surround))?;
+    let log = pair.open_log(&header)?;
+    let connections = Connections { inbox: Arc::clone(&inbox), outputs: no_lines() };
+    let live = world::live(connections, options.clock, images.disks, seed);
+    eprintln!("gemel: waiting for a secondary on {}", primary.listens_on());
+
+    let stopwatch = Stopwatch::start();
+    let ended = primary.run(&mut machine, live, log, &header)?;
+    pair.tell("primary", &mut machine, &ended, inbox.quit_reason(), &stopwatch)
+}

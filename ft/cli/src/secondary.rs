@@ -1,0 +1,71 @@
+//! `gemel secondary`: the side of a pair that follows, and goes on alone.
+//!
+//! Not responsible for: the pair itself (`gemel-pair`).
+
+use crate::copies::Copies;
+use crate::machine::{self, Images};
+use crate::options::RtcBase;
+use crate::pair::{PairOptions, Surround, no_lines};
+use crate::report::Stopwatch;
+use crate::world::{self, Connections};
+use anyhow::Result;
+use gemel_host::Inbox;
+use gemel_pair::shell::{Address, Secondary};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+/// Options of `gemel secondary`. The machine's must be the primary's; its clock and seed are taken from there.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Where the primary listens: HOST:PORT or unix:PATH
+    #[arg(long, value_name = "ADDR")]
+    connect: Address,
+    #[command(flatten)]
+    pair: PairOptions,
+}
+
+/// Follows a primary to the end of the guest, wherever that is.
+///
+/// # Errors
+/// Input that no pair can be made of.
+pub fn run(args: Args) -> Result<ExitCode> {
+    let Args { connect, mut pair } = args;
+    let shell = pair.shell()?;
+    let options = &mut pair.machine;
+    let mut images = Images::open(&options.kernel, options.initrd.as_deref(), &options.drive)?;
+    let secondary = Secondary::connect(&connect)?;
+    let header = secondary.header().clone();
+    options.rtc_base = Some(RtcBase::Epoch(header.machine.rtc_base));
+    options.seed = header.machine.seed;
+    let spec = machine::spec(options, &mut images, true)?;
+    let mut machine = machine::build(&spec, &images.kernel, &images.initrd)?;
+
+    let inbox = Inbox::new();
+    let surround = Surround::new(&inbox)?;
+    let log = pair.open_log(&header)?;
+    let (clock, seed) = (pair.machine.clock, spec.seed);
+    let copies = Copies::new(images.disks);
+    let (following, taken_over) = (Box::new(copies.clone()), Arc::clone(&inbox));
+    let stopwatch = Stopwatch::start();
+    let ended = secondary.run(
+        &shell,
+        &mut machine,
+        following,
+        |handover, at| {
+            let connections = Connections { inbox: taken_over, outputs: no_lines() };
+            // This side's own images hold all completed writes, flushed or not: only what the guest still waits for
+            // is to be done again.
+            let mut live = world::live(connections, clock, copies.take(), seed);
+            for request in handover.requests {
+                live.disks.submit(at.time, request);
+            }
+            for (port, count) in handover.serial_in_flight {
+                live.inputs.resume_in_flight(port, count as usize);
+            }
+            live
+        },
+        log,
+        Box::new(surround),
+    )?;
+    pair.tell("secondary", &mut machine, &ended, inbox.quit_reason(), &stopwatch)
+}

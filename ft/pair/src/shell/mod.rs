@@ -1,0 +1,27 @@
+//! The state machines on real connections, threads and clocks.
+//!
+//! Not responsible for: any decision (`protocol` makes them), the live world and the machine (given from outside).
+//!
+//! Threads of a side: the machine's own; a clock that ticks; one that asks the arbiter; a reader and a writer for each
+//! connection; a listener for clients. All of them hand events to [`Side`], which carries out what the protocol
+//! answers. Nothing that the machine's thread does waits for a connection: what it sends goes into a queue. Only when
+//! held outputs or that queue grow beyond their bounds does the guest wait.
+
+mod arbiter;
+mod connection;
+mod console;
+mod error;
+mod feed;
+mod run;
+mod side;
+mod sink;
+mod world;
+
+pub use arbiter::{Arbiter, Claim, DirectoryArbiter};
+pub use connection::Address;
+pub use console::{Console, Shown};
+pub use error::PairError;
+pub use feed::FeedSource;
+pub use run::{Ended, Options, Primary, Secondary};
+pub use side::{Report, Surroundings, now};
+pub use sink::PairSink;

@@ -1,0 +1,390 @@
+//! The two sides from power-on to their end.
+//!
+//! Not responsible for: building machines and live worlds (the caller's), decisions (`protocol`).
+
+use super::arbiter::{Arbiter, Claim};
+use super::connection::{Address, Listener, Outgoing, Stream, attend, spawn};
+use super::error::PairError;
+use super::feed::{Feed, FeedSource};
+use super::side::{Report, Side, Surroundings};
+use super::sink::PairSink;
+use super::world::Paired;
+use crate::protocol::{
+    ClaimAnswer, Event, Goodbye, Hello, Message, PROTOCOL, Role, StopReason, Timing, ToServer,
+};
+use crossbeam::channel::{Receiver, unbounded};
+use gemel_log::{Header, LogWriter};
+use gemel_machine::{At, Machine, Pause, RunError, Stop, World};
+use gemel_replay::{Conclusion, Diverged, EntrySource, Handover, NoOutput, Record, Replay, ReplayDisks};
+use std::fs::File;
+use std::sync::Arc;
+use std::thread::sleep;
+use std::time::Duration;
+
+/// How long what was said last may take to go out.
+const DRAIN: Duration = Duration::from_millis(500);
+
+/// What both sides need to know.
+pub struct Options {
+    /// The VM's name, for the arbiter and the peer.
+    pub vm: String,
+    /// The protocol's times.
+    pub timing: Timing,
+    /// Where clients find this side.
+    pub console: Address,
+    /// Who decides which side lives.
+    pub arbiter: Arc<dyn Arbiter>,
+}
+
+/// How a side ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Why the protocol stopped; `None` when somebody asked the process to end.
+    pub reason: Option<StopReason>,
+    /// How the guest ended, if it did here.
+    pub pause: Option<Pause>,
+    /// What differed, on a secondary that diverged.
+    pub diverged: Option<Box<Diverged>>,
+    /// The figures at the end.
+    pub report: Report,
+}
+
+type Log = Option<LogWriter<File>>;
+type Sinks = (Log, PairSink);
+
+/// Starts the threads that every side has.
+fn start_threads(
+    side: &Arc<Side>,
+    options: &Options,
+    claims: Receiver<u64>,
+    clients: Listener,
+) -> Result<(), PairError> {
+    let (ticking, tick) = (Arc::clone(side), Duration::from_nanos(options.timing.tick));
+    spawn("clock", move || {
+        loop {
+            sleep(tick);
+            ticking.tick();
+        }
+    })?;
+    let (asking, arbiter, vm) = (Arc::clone(side), Arc::clone(&options.arbiter), options.vm.clone());
+    spawn("arbiter", move || {
+        for epoch in claims {
+            asking.event(Event::Claim(match arbiter.claim(&vm, epoch) {
+                Ok(Claim::Won) => ClaimAnswer::Won,
+                Ok(Claim::Lost) => ClaimAnswer::Lost,
+                Err(_) => ClaimAnswer::Unreachable,
+            }));
+        }
+    })?;
+    let serving = Arc::clone(side);
+    spawn("clients", move || {
+        for id in 0.. {
+            match clients.accept() {
+                Ok(stream) => serve(&serving, id, stream),
+                // Too many open files, most likely: clients come again.
+                Err(_) => sleep(Duration::from_millis(50)),
+            }
+        }
+    })
+}
+
+fn serve(side: &Arc<Side>, id: u64, stream: Stream) {
+    let (hearing, closing) = (Arc::clone(side), Arc::clone(side));
+    let (ready, wait) = unbounded::<()>();
+    let client = attend(
+        stream,
+        "client",
+        move |message: ToServer| {
+            // Not before the side knows where answers go.
+            let _ = wait.recv();
+            hearing.event(Event::Client(id, message));
+            true
+        },
+        move || closing.client_closed(id),
+    );
+    if let Ok(client) = client {
+        side.add_client(id, client);
+    }
+    drop(ready);
+}
+
+fn attend_peer(side: &Arc<Side>, stream: Stream) -> Result<Outgoing<Message>, PairError> {
+    let (hearing, closing) = (Arc::clone(side), Arc::clone(side));
+    let on_message = move |message| {
+        hearing.event(Event::PeerMessage(message));
+        true
+    };
+    attend(stream, "peer", on_message, move || closing.event(Event::PeerClosed))
+}
+
+/// The primary, before its machine runs.
+pub struct Primary {
+    side: Arc<Side>,
+    sink: PairSink,
+    listens_on: Address,
+}
+
+impl Primary {
+    /// Claims an epoch, and waits for nobody yet: a secondary can connect from here on.
+    ///
+    /// # Errors
+    /// Addresses or an arbiter that cannot be used.
+    pub fn new(
+        options: &Options,
+        listen: &Address,
+        header: &Header,
+        surroundings: Box<dyn Surroundings>,
+    ) -> Result<Self, PairError> {
+        let (listener, clients) = (listen.listen()?, options.console.listen()?);
+        let listens_on = listener.address(listen);
+        let epoch = first_epoch(options)?;
+        let hello = Hello {
+            protocol: PROTOCOL,
+            vm: options.vm.clone(),
+            role: Role::Primary,
+            epoch,
+            machine: header.machine.id(),
+            log_header: header.encode()?.0,
+        };
+        let (claim, claims) = unbounded();
+        let side = Side::new(hello, options.timing, surroundings, None, claim);
+        start_threads(&side, options, claims, clients)?;
+        let waiting = Arc::clone(&side);
+        spawn("listener", move || {
+            // One secondary at a time, until one fits. Later ones find nobody listening.
+            while !waiting.is_started() {
+                let Ok(stream) = listener.accept() else { return };
+                let (closed, gone) = unbounded::<()>();
+                let (hearing, closing) = (Arc::clone(&waiting), Arc::clone(&waiting));
+                let on_message = move |message| {
+                    hearing.event(Event::PeerMessage(message));
+                    true
+                };
+                let on_close = move || {
+                    closing.event(Event::PeerClosed);
+                    drop(closed);
+                };
+                if let Ok(peer) = attend(stream, "peer", on_message, on_close) {
+                    waiting.set_peer(peer);
+                    while !waiting.is_started()
+                        && gone.recv_timeout(Duration::from_millis(5)).is_err_and(|e| e.is_timeout())
+                    {
+                    }
+                }
+            }
+        })?;
+        let sink = PairSink::new(Arc::clone(&side), header)?;
+        Ok(Self { side, sink, listens_on })
+    }
+
+    /// Where a secondary can connect: with the port that the host chose, if it was to choose one.
+    pub fn listens_on(&self) -> &Address {
+        &self.listens_on
+    }
+
+    /// Waits for the secondary and runs the machine under `live`, to the end of the guest or of this side.
+    ///
+    /// # Errors
+    /// Trouble with the host.
+    pub fn run(
+        self,
+        machine: &mut Machine,
+        live: impl World,
+        log: Log,
+        header: &Header,
+    ) -> Result<Ended, PairError> {
+        let Self { side, sink, .. } = self;
+        if !side.wait_started() {
+            let reason = side.wait_stopped();
+            return Ok(ended(&side, reason, None, None));
+        }
+        let record = Record::new(live, (log, sink), header);
+        lead(&side, machine, record)
+    }
+}
+
+/// The first epoch that nobody has had: what an earlier pair of this name left behind stays valid for it alone.
+fn first_epoch(options: &Options) -> Result<u64, PairError> {
+    let trouble = |e| PairError::Run(format!("the arbiter does not answer: {e}; both sides must reach it"));
+    let mut epoch = options.arbiter.latest(&options.vm).map_err(trouble)?;
+    loop {
+        epoch += 1;
+        if options.arbiter.claim(&options.vm, epoch).map_err(trouble)? == Claim::Won {
+            return Ok(epoch);
+        }
+    }
+}
+
+/// The secondary, once it knows what its primary runs.
+pub struct Secondary {
+    stream: Stream,
+    hello: Hello,
+    header: Header,
+    feed: Arc<Feed>,
+}
+
+impl Secondary {
+    /// Connects, and hears what the primary runs.
+    ///
+    /// # Errors
+    /// Nobody there, or somebody else.
+    pub fn connect(address: &Address) -> Result<Self, PairError> {
+        let mut stream = address.connect().map_err(|e| PairError::Connect(address.clone(), e))?;
+        let first = stream.first_message().map_err(|e| PairError::Connect(address.clone(), e))?;
+        let hello = match first {
+            Message::Hello(hello) if hello.role == Role::Primary => hello,
+            Message::Goodbye(Goodbye::Refused(why)) => return Err(PairError::Refused(why)),
+            _ => return Err(PairError::Refused("it is no primary".into())),
+        };
+        if hello.protocol != PROTOCOL {
+            return Err(PairError::Refused(format!(
+                "it speaks protocol {}, this is {PROTOCOL}",
+                hello.protocol
+            )));
+        }
+        let (feed, header) = Feed::new(&hello.log_header)?;
+        Ok(Self { stream, hello, header, feed })
+    }
+
+    /// What the primary runs: its machine's RTC and seed are to be taken over.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Follows the primary with `machine`, whose id is `machine_id`, and goes on alone under `live` when the primary
+    /// is gone.
+    ///
+    /// # Errors
+    /// The primary refuses, or trouble with the host.
+    #[allow(clippy::too_many_arguments)] // two machines' worth of parts, each given once
+    pub fn run<L: World>(
+        self,
+        options: &Options,
+        machine: &mut Machine,
+        disks: Box<dyn ReplayDisks>,
+        live: impl FnOnce(Handover<NoOutput>, At) -> L,
+        log: Log,
+        surroundings: Box<dyn Surroundings>,
+    ) -> Result<Ended, PairError> {
+        let Self { stream, hello, header, feed } = self;
+        let clients = options.console.listen()?;
+        let ours = Hello {
+            vm: options.vm.clone(),
+            role: Role::Secondary,
+            machine: machine.id(),
+            log_header: Vec::new(),
+            ..hello.clone()
+        };
+        let (claim, claims) = unbounded();
+        let side = Side::new(ours, options.timing, surroundings, Some(Arc::clone(&feed)), claim);
+        start_threads(&side, options, claims, clients)?;
+        let sink = PairSink::new(Arc::clone(&side), &header)?;
+        side.set_peer(attend_peer(&side, stream)?);
+        side.event(Event::PeerMessage(Message::Hello(hello)));
+        if !side.wait_started() {
+            return match side.wait_stopped() {
+                Some(StopReason::Refused(why)) => Err(PairError::Refused(why)),
+                Some(StopReason::NeverInSync) => Err(PairError::NeverInSync),
+                reason => Ok(ended(&side, reason, None, None)),
+            };
+        }
+        let replay = Replay::new(FeedSource::new(feed), NoOutput, disks);
+        let mut world = Paired::following(Record::new(replay, (log, sink), &header), Arc::clone(&side));
+        match machine.run(&mut world) {
+            Ok(pause) => follow_to_the_end(&side, machine, world.into_world(), pause),
+            Err(RunError::World(Stop::EndOfLog)) => {
+                let at = machine.at();
+                let record = world.into_world().map_world(|replay| live(replay.into_live(), at));
+                side.event(Event::EndReached);
+                lead(&side, machine, record)
+            }
+            Err(error) => give_up(&side, world.world(), error),
+        }
+    }
+}
+
+/// Runs a live machine to the end of the guest or of this side.
+fn lead<W: World>(
+    side: &Arc<Side>,
+    machine: &mut Machine,
+    record: Record<W, Sinks>,
+) -> Result<Ended, PairError> {
+    let mut world = Paired::leading(record, Arc::clone(side));
+    match machine.run(&mut world) {
+        Ok(pause) => {
+            conclude(machine, world.world(), pause)?;
+            side.event(Event::MachineEnded(machine.at()));
+            let reason = side.wait_stopped();
+            Ok(ended(side, reason, Some(pause), None))
+        }
+        Err(error) => give_up(side, world.world(), error),
+    }
+}
+
+/// The guest ended on a machine that follows.
+fn follow_to_the_end<S: EntrySource>(
+    side: &Arc<Side>,
+    machine: &mut Machine,
+    mut record: Record<Replay<S, NoOutput>, Sinks>,
+    pause: Pause,
+) -> Result<Ended, PairError> {
+    side.event(Event::MachineEnded(machine.at()));
+    match record.world().conclude(machine, Ok(pause)) {
+        Ok(Conclusion::Complete { .. } | Conclusion::Ended | Conclusion::Cut { .. }) => {}
+        Err(RunError::World(Stop::Quit)) => {}
+        Err(error) => return give_up(side, &mut record, error),
+    }
+    conclude(machine, &mut record, pause)?;
+    let reason = side.wait_stopped();
+    Ok(ended(side, reason, Some(pause), None))
+}
+
+fn conclude<W: World>(
+    machine: &mut Machine,
+    record: &mut Record<W, Sinks>,
+    pause: Pause,
+) -> Result<(), PairError> {
+    record.conclude(machine, &Ok(pause)).map_err(|e| PairError::Run(describe(&e)))
+}
+
+fn give_up<W: World>(
+    side: &Arc<Side>,
+    record: &mut Record<W, Sinks>,
+    error: RunError,
+) -> Result<Ended, PairError> {
+    // The log ends here without an end entry, which is what happened.
+    let flushed = gemel_replay::EntrySink::flush(record.sink());
+    match error {
+        RunError::World(Stop::Quit) => {
+            flushed.map_err(|e| PairError::Run(describe(&RunError::World(e))))?;
+            let reason = side.wait_stopped();
+            Ok(ended(side, reason, None, None))
+        }
+        RunError::World(Stop::Diverged(what)) => {
+            side.event(Event::Diverged);
+            let diverged = what.downcast::<Diverged>().ok();
+            let reason = side.wait_stopped();
+            Ok(ended(side, reason, None, diverged))
+        }
+        other => Err(PairError::Run(describe(&other))),
+    }
+}
+
+fn describe(error: &RunError) -> String {
+    match error {
+        RunError::World(Stop::Quit) => "ended from outside".into(),
+        RunError::World(Stop::EndOfLog) => "the log ended".into(),
+        RunError::World(Stop::Diverged(e) | Stop::Host(e)) => e.to_string(),
+        RunError::Engine(e) => e.to_string(),
+    }
+}
+
+fn ended(
+    side: &Side,
+    reason: Option<StopReason>,
+    pause: Option<Pause>,
+    diverged: Option<Box<Diverged>>,
+) -> Ended {
+    side.drain(DRAIN);
+    Ended { reason, pause, diverged, report: side.report() }
+}

@@ -1,0 +1,127 @@
+//! A world that tells its side what the machine does.
+//!
+//! Not responsible for: answering the machine (the world inside), keeping outputs (`side`).
+
+use super::side::Side;
+use crate::protocol::{Channel, Event};
+use gemel_machine::{At, Digest, Input, Output, Query, Stop, StopAt, VirtTime, World};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Guest time between two marks at most. Without them the secondary would not know how far a guest has come that
+/// takes no input.
+const MARK_INTERVAL: u64 = 1_000_000;
+/// Counts from an output to the mark that covers it (20 us of guest time): bytes written together leave together.
+const OUTPUT_BATCH: u64 = 5_000;
+/// The serial port that the console is connected to.
+const CONSOLE: u8 = 0;
+
+/// Wraps the world of one side, outermost.
+pub struct Paired<W> {
+    world: W,
+    side: Arc<Side>,
+    /// This machine leads: its positions are marks. Otherwise they are progress.
+    leads: bool,
+    /// Guest time of the last mark.
+    marked: VirtTime,
+    /// Something happened since, which has to be covered by a mark at this count.
+    due: Option<u64>,
+}
+
+impl<W: World> Paired<W> {
+    pub(super) fn leading(world: W, side: Arc<Side>) -> Self {
+        Self { world, side, leads: true, marked: VirtTime(0), due: None }
+    }
+
+    pub(super) fn following(world: W, side: Arc<Side>) -> Self {
+        Self { leads: false, ..Self::leading(world, side) }
+    }
+
+    pub(super) fn world(&mut self) -> &mut W {
+        &mut self.world
+    }
+
+    pub(super) fn into_world(self) -> W {
+        self.world
+    }
+
+    fn mark_if_due(&mut self, at: At) {
+        if self.due.is_some() || at.time >= self.marked.after(MARK_INTERVAL) {
+            self.due = None;
+            self.marked = at.time;
+            self.side.event(Event::Reached(at));
+        }
+    }
+}
+
+impl<W: World> World for Paired<W> {
+    fn next_stop(&mut self, at: At) -> StopAt {
+        let wanted = self.world.next_stop(at);
+        if !self.leads {
+            return wanted;
+        }
+        StopAt {
+            count: wanted.count.min(self.due.unwrap_or(u64::MAX)),
+            time: wanted.time.min(self.marked.after(MARK_INTERVAL)),
+        }
+    }
+
+    fn poll(&mut self, at: At) -> Result<Option<Input>, Stop> {
+        if !self.leads {
+            // Before the world inside waits for more to follow.
+            self.side.event(Event::Reached(at));
+        }
+        while self.leads && self.side.must_wait() && !self.side.must_stop() {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        if self.side.must_stop() {
+            return Err(Stop::Quit);
+        }
+        let input = self.world.poll(at)?;
+        match &input {
+            Some(Input::Serial { port: CONSOLE, bytes }) => {
+                self.side.event(Event::InputTaken(bytes.len() as u64));
+                self.due = Some(at.position.count);
+            }
+            Some(_) => self.due = Some(at.position.count),
+            // Whatever comes from here on is not before this point.
+            None if self.leads => self.mark_if_due(at),
+            None => {}
+        }
+        Ok(input)
+    }
+
+    fn input_number(&self) -> Option<u64> {
+        self.world.input_number()
+    }
+
+    fn idle(&mut self, at: At, until: VirtTime) -> Result<VirtTime, Stop> {
+        self.world.idle(at, until)
+    }
+
+    fn answer(&mut self, at: At, query: Query) -> Result<u64, Stop> {
+        self.world.answer(at, query)
+    }
+
+    fn emit(&mut self, at: At, output: Output) {
+        let byte = match &output {
+            Output::Serial { port, byte } => Some((Channel::Serial(*port), *byte)),
+            Output::Debug(byte) => Some((Channel::Debug, *byte)),
+            // Private to the side: its own disk, its own flow control.
+            Output::Disk(_) | Output::SerialConsumed { .. } => None,
+        };
+        if let Some((channel, byte)) = byte {
+            self.side.event(Event::Output(channel, byte));
+            self.due.get_or_insert(at.position.count.saturating_add(OUTPUT_BATCH));
+        }
+        self.world.emit(at, output);
+    }
+
+    fn digest_due(&self, at: At) -> bool {
+        self.world.digest_due(at)
+    }
+
+    fn digest(&mut self, at: At, digest: Digest) -> Result<(), Stop> {
+        self.world.digest(at, digest)
+    }
+}
