@@ -46,7 +46,16 @@ pub struct Args {
 impl Args {
     /// The machine, as options of a side.
     fn machine(&self, command: &mut Command) {
-        command.args(["-m", &self.memory, "--cpu", &self.cpu, "--kernel", &self.kernel, "--append", &self.append]);
+        command.args([
+            "-m",
+            &self.memory,
+            "--cpu",
+            &self.cpu,
+            "--kernel",
+            &self.kernel,
+            "--append",
+            &self.append,
+        ]);
         if let Some(initrd) = &self.initrd {
             command.args(["--initrd", initrd]);
         }

@@ -171,7 +171,10 @@ pub fn replay(folder: &Folder, log: &Path) -> Result<Vec<u8>> {
         .stdin(Stdio::null())
         .output()?;
     if !output.status.success() {
-        bail!("the survivor's log cannot be replayed: {}", String::from_utf8_lossy(&output.stderr).trim_end());
+        bail!(
+            "the survivor's log cannot be replayed: {}",
+            String::from_utf8_lossy(&output.stderr).trim_end()
+        );
     }
     Ok(fs::read(serial)?)
 }

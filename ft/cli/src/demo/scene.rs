@@ -136,7 +136,8 @@ impl Scene<'_> {
                 asked = Instant::now();
                 self.console.ask_figures();
             }
-            if let (Some(seconds), Some(first), None) = (self.args.kill_after, self.first_byte, self.played.killed)
+            if let (Some(seconds), Some(first), None) =
+                (self.args.kill_after, self.first_byte, self.played.killed)
                 && first.elapsed().as_secs_f64() > seconds
             {
                 self.kill()?;

@@ -104,7 +104,9 @@ fn tell(figures: &Value, played: &Played) {
     }
     if complaints.is_empty() {
         if played.with_shell {
-            println!("{LINES} lines: none lost, none twice, none changed; what was typed afterwards arrived.");
+            println!(
+                "{LINES} lines: none lost, none twice, none changed; what was typed afterwards arrived."
+            );
         }
         println!("a replay of the survivor's log prints byte for byte what the console showed. Verified.");
     }
