@@ -198,7 +198,7 @@ pub fn cmpxchg(f: &Form<'_>) -> Option<Handler> {
 fn cmpxchg8b_any(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     let pair =
         |c: &Cpu, high, low| u64::from(u32::get(&c.regs, high)) << 32 | u64::from(u32::get(&c.regs, low));
-    let (expected, new) = (pair(c, 2, 0), pair(c, 3, 1));
+    let (expected, new) = (pair(c, 2, 0), pair(c, 1, 3));
     let old = c.rmw::<u64>(op, io, |_, old| if old == expected { new } else { old })?;
     if old == expected {
         c.flags.update(ZF, ZF);

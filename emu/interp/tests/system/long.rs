@@ -4,7 +4,7 @@ use crate::board::*;
 use gemel_machine::Exit;
 use gemel_x86::Segment;
 use gemel_x86::control::{CR4_FSGSBASE, CR4_SMAP};
-use gemel_x86::flags::{AC, FIXED, IF, NT, RF, TF};
+use gemel_x86::flags::{AC, FIXED, IF, NT, RF, TF, ZF};
 use gemel_x86::segment::{CS, DS, FS, GS, SS, attr};
 
 const INT_30: &[u8] = &[0xcd, 0x30];
@@ -381,4 +381,23 @@ fn wide_system_descriptors() {
         g.state.gpr[0] = FREE.into();
     }
     expect(0, wild, &[0x0f, 0x00, 0xd8], 13, FREE.into());
+}
+
+/// SDM 2A CMPXCHG8B: EDX:EAX is compared, ECX:EBX is stored, and what was there comes back in EDX:EAX.
+#[test]
+fn compare_and_exchange_of_eight_bytes() {
+    const PLACE: u64 = 0xe000;
+    let there = 0x1111_1111_2222_2222_u64;
+    for (equal, high) in [(true, 0x1111_1111), (false, 0x1111_1112)] {
+        let mut g = Guest::long(0);
+        g.poke64(PLACE, there);
+        (g.state.gpr[0], g.state.gpr[2]) = (0x2222_2222, high);
+        (g.state.gpr[1], g.state.gpr[3]) = (0x3333_3333, 0x4444_4444);
+        g.state.gpr[6] = PLACE;
+        g.run(&[0x0f, 0xc7, 0x0e, 0xcd, 0x30]); // cmpxchg8b [rsi]; int 30h
+        let stored = g.peek64(PLACE);
+        assert_eq!(stored, if equal { 0x3333_3333_4444_4444 } else { there });
+        assert_eq!((g.state.gpr[2], g.state.gpr[0]), (0x1111_1111, 0x2222_2222));
+        assert_eq!(g.frame::<8>(3)[2] & ZF != 0, equal);
+    }
 }
