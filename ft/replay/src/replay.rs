@@ -67,7 +67,8 @@ pub enum Conclusion {
 
 /// What a world needs to go on where a replay ended. Guest time and position are the machine's own.
 pub struct Handover<O> {
-    /// Requests that the guest waits for, in the order in which it made them.
+    /// Requests that the guest waits for, in the order in which it made them: to be performed (again). Where they
+    /// overlap a later one that is complete, the order between the two is not kept, which no disk promises.
     pub requests: Vec<DiskRequest>,
     /// Completed writes that no completed flush covers, in order: whoever shares the image with the recorded side
     /// performs them again before it serves a read.

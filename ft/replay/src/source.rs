@@ -27,6 +27,10 @@ pub enum Lookahead<'a> {
 }
 
 /// A source of entries.
+///
+/// A source that said [`Lookahead::UpTo`] goes on saying it until [`EntrySource::wait`] was called or an entry or a
+/// later limit came, also when nothing more can come: the replay must still reach that point, and not stop earlier,
+/// because outputs up to there may have been released.
 pub trait EntrySource {
     /// Looks at what comes next; does not block longer than a file's read takes.
     ///
