@@ -200,7 +200,9 @@ fn float_to_mmx<const BYTES: u8>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R 
         let (mm, _, after) = thunk::mmx_float(thunk, 0, 0, b, mxcsr);
         (mm, after)
     };
-    let value = under_mxcsr(c, run, |_| false)?;
+    // Also when it raises #XM (measured on Zen 4, November 2026).
+    enter(c);
+    let value = under_mxcsr(c, run, |_| None)?;
     set_mm(c, op.r[0], value);
     Ok(())
 }
@@ -221,10 +223,10 @@ fn mmx_to_float(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
         let (_, xmm, after) = thunk::mmx_float(thunk, b, a, 0, mxcsr);
         (xmm, after)
     };
-    *simd::xmm(c, op, 0) = under_mxcsr(c, run, |_| false)?;
     if !memory {
         enter(c);
     }
+    *simd::xmm(c, op, 0) = under_mxcsr(c, run, |_| None)?;
     Ok(())
 }
 

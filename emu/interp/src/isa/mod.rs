@@ -29,6 +29,7 @@ pub mod segment_register;
 pub mod shift_rotate;
 pub mod simd;
 pub mod simd_transfer;
+pub mod simd_unmasked;
 pub mod state_management;
 pub mod string;
 pub mod system;

@@ -6,6 +6,7 @@
 //! A handler is chosen by what an instruction takes and gives ([`Shape`]) and by its source: `SOURCE` is [`REGISTER`], the
 //! bytes of a memory operand, or [`UNALIGNED`]. A memory operand is loaded first, with exactly its size, and becomes a register.
 
+use super::simd_unmasked::{PRE_COMPUTATION, Review, UE};
 use crate::cpu::{Cpu, Width};
 use crate::fault::R;
 use crate::lower::{Form, Kind};
@@ -23,9 +24,6 @@ const REGISTER: u8 = 0;
 /// `SOURCE` of 16 bytes that may lie anywhere; `16` are 16 that must be aligned (SDM 1 11.4.1).
 const UNALIGNED: u8 = 17;
 
-/// Underflow flag and denormal, zero-divide, invalid flags of MXCSR.
-const UE: u32 = 1 << 4;
-const PRE_COMPUTATION: u32 = 0b111;
 /// Flush to zero.
 const FTZ: u32 = 1 << 15;
 
@@ -172,22 +170,30 @@ fn source<const SOURCE: u8>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R<u128>
 }
 
 /// Runs something under the guest's MXCSR and settles what it raised. `run` takes MXCSR and returns its result and MXCSR
-/// afterwards, all exceptions masked; `tiny` says whether a result is denormal.
+/// afterwards, all exceptions masked. `review` tells what it raises where that is something else.
 #[inline(always)]
-pub fn under_mxcsr<T>(c: &mut Cpu, run: impl Fn(u32) -> (T, u32), tiny: impl Fn(&T) -> bool) -> R<T> {
+pub fn under_mxcsr<T>(
+    c: &mut Cpu,
+    run: impl Fn(u32) -> (T, u32),
+    review: impl Fn(Review) -> Option<u32>,
+) -> R<T> {
     let mxcsr = c.s.mxcsr;
     if mxcsr & thunk::MXCSR_MASKS == thunk::MXCSR_MASKS {
         let (result, after) = run(mxcsr);
         c.s.mxcsr = after;
         return Ok(result);
     }
-    under_unmasked(c, run, tiny)
+    under_unmasked(c, run, review)
 }
 
 /// The same with some exception unmasked (SDM 1 11.5.2, 11.5.3). It runs masked, and its flags tell what would have been
-/// raised; but unmasked underflow is tininess alone, exact or not, and knows no flush to zero.
+/// raised. Unmasked underflow knows no flush to zero.
 #[cold]
-fn under_unmasked<T>(c: &mut Cpu, run: impl Fn(u32) -> (T, u32), tiny: impl Fn(&T) -> bool) -> R<T> {
+fn under_unmasked<T>(
+    c: &mut Cpu,
+    run: impl Fn(u32) -> (T, u32),
+    review: impl Fn(Review) -> Option<u32>,
+) -> R<T> {
     let mxcsr = c.s.mxcsr;
     let enabled = !(mxcsr >> 7) & thunk::MXCSR_FLAGS;
     let mut control = mxcsr & !thunk::MXCSR_FLAGS;
@@ -195,10 +201,7 @@ fn under_unmasked<T>(c: &mut Cpu, run: impl Fn(u32) -> (T, u32), tiny: impl Fn(&
         control &= !FTZ;
     }
     let (result, after) = run(control);
-    let mut raised = after & thunk::MXCSR_FLAGS;
-    if enabled & UE != 0 && tiny(&result) {
-        raised |= UE;
-    }
+    let mut raised = review(Review { control, enabled }).unwrap_or(after & thunk::MXCSR_FLAGS);
     // An unmasked exception that is seen before computation keeps those of the result from being seen.
     if raised & enabled & PRE_COMPUTATION != 0 {
         raised &= PRE_COMPUTATION;
@@ -211,29 +214,6 @@ fn under_unmasked<T>(c: &mut Cpu, run: impl Fn(u32) -> (T, u32), tiny: impl Fn(&
         return c.undefined();
     }
     c.fail(Exception::new(Vector::Simd))
-}
-
-/// Whether an element of the result is denormal, for instructions that can underflow.
-#[cold]
-pub fn is_tiny(code: u16, result: u128) -> bool {
-    use iced_x86::Mnemonic::*;
-    let single = |i: u32| {
-        let v = (result >> (32 * i)) as u32;
-        v & 0x7f80_0000 == 0 && v & 0x007f_ffff != 0
-    };
-    let double = |i: u32| {
-        let v = (result >> (64 * i)) as u64;
-        v & 0x7ff0 << 48 == 0 && v & !(0xfff0 << 48) != 0
-    };
-    let Ok(code) = Code::try_from(code as usize) else { return false };
-    match code.mnemonic() {
-        Addss | Subss | Mulss | Divss | Cvtsd2ss => single(0),
-        Addps | Subps | Mulps | Divps | Addsubps | Haddps | Hsubps | Dpps => (0..4).any(single),
-        Cvtpd2ps => (0..2).any(single),
-        Addsd | Subsd | Mulsd | Divsd => double(0),
-        Addpd | Subpd | Mulpd | Divpd | Addsubpd | Haddpd | Hsubpd | Dppd => (0..2).any(double),
-        _ => false,
-    }
 }
 
 fn integer<const SOURCE: u8>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
@@ -250,7 +230,7 @@ fn float<const SOURCE: u8>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     let a = *xmm(c, op, 0);
     let thunk = SimdThunk::at(op.thunk);
     let run = |mxcsr| thunk::packed_float(thunk, a, b, mxcsr);
-    *xmm(c, op, 0) = under_mxcsr(c, run, |r| is_tiny(op.code, *r))?;
+    *xmm(c, op, 0) = under_mxcsr(c, run, |r| r.flags(op.code, a, b, op.imm as u8))?;
     Ok(())
 }
 
@@ -275,7 +255,7 @@ fn float_to_general<const SOURCE: u8>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) 
     let thunk = SimdThunk::at(op.thunk);
     let run = |mxcsr| thunk::general_float(thunk, Regs { xmm2, ..Regs::default() }, mxcsr);
     // The 32-bit forms leave the upper half of the host's register zero, as the guest's must be.
-    under_mxcsr(c, run, |_| false)?.rax.put(&mut c.regs, op.r[0]);
+    under_mxcsr(c, run, |_| None)?.rax.put(&mut c.regs, op.r[0]);
     Ok(())
 }
 
@@ -289,7 +269,7 @@ fn general_to_float<const SOURCE: u8>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) 
     let xmm1 = *xmm(c, op, 0);
     let thunk = SimdThunk::at(op.thunk);
     let run = |mxcsr| thunk::general_float(thunk, Regs { rax, xmm1, ..Regs::default() }, mxcsr);
-    *xmm(c, op, 0) = under_mxcsr(c, run, |_| false)?.xmm1;
+    *xmm(c, op, 0) = under_mxcsr(c, run, |_| None)?.xmm1;
     Ok(())
 }
 
@@ -299,7 +279,7 @@ fn compare<const SOURCE: u8>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     let xmm1 = *xmm(c, op, 0);
     let thunk = SimdThunk::at(op.thunk);
     let run = |mxcsr| thunk::general_float(thunk, Regs { xmm1, xmm2, ..Regs::default() }, mxcsr);
-    let flags = under_mxcsr(c, run, |_| false)?.flags;
+    let flags = under_mxcsr(c, run, |_| None)?.flags;
     c.flags.update(STATUS, flags & (ZF | PF | CF));
     Ok(())
 }

@@ -40,6 +40,8 @@ pub fn thunked(f: &Form<'_>) -> Option<Handler> {
             0x1c8 => fxch,
             0x5d0 => fst::<false>,
             0x5d8 => fst::<true>,
+            // FCMOVcc.
+            0x2c0 | 0x2c8 | 0x2d0 | 0x2d8 | 0x3c0 | 0x3c8 | 0x3d0 | 0x3d8 => fcmov,
             _ => on_registers,
         },
         (_, false) => with_load,
@@ -84,10 +86,9 @@ fn set_top(c: &mut Cpu, top: usize) {
 }
 
 #[inline(always)]
-fn push(c: &mut Cpu, value: u128) {
+fn push(c: &mut Cpu) {
     let new = (top(c) + 7) & 7;
     set_top(c, new);
-    c.s.st[new] = value;
     c.s.ftw |= 1 << new;
 }
 
@@ -176,7 +177,6 @@ fn run_brief(c: &mut Cpu, plan: Plan, operand: &mut Operand) -> Option<()> {
     let (mut before, mut after) = plan.depths()?;
     let t = top(c);
     let i = plan.second();
-    let second = (t + i) & 7;
     let mut thunk = plan.on_st1();
     if before != 2 || i == 0 {
         thunk = plan.thunk();
@@ -193,33 +193,22 @@ fn run_brief(c: &mut Cpu, plan: Plan, operand: &mut Operand) -> Option<()> {
     if !there || after > before && full(c, 7) || c.s.fcw & ERRORS != ERRORS {
         return None;
     }
-    let st = [c.s.st[t], c.s.st[second]];
-    let done = thunk::brief(thunk, (before, after), c.s.fcw, c.s.fsw & ERRORS, st, operand)?;
+    let slots = match (before, after) {
+        (0, _) => (t + 7, t),
+        (1, 2) => (t + 7, t),
+        _ => (t, t + i),
+    };
+    let words = (c.s.fcw, c.s.fsw & ERRORS);
+    let (status, flags) = thunk::brief(thunk, (before, after), words, &mut c.s.st, slots, operand)?;
     let codes = plan.condition_codes();
-    c.s.fsw = c.s.fsw & !codes | done.fsw & (codes | ERRORS);
-    match (before, after) {
-        (0, _) => push(c, done.st[0]),
-        (1, 0) => pop(c),
-        (1, 1) => c.s.st[t] = done.st[0],
-        (1, _) => {
-            c.s.st[t] = done.st[1];
-            push(c, done.st[0]);
-        }
-        (_, 0) => {
-            pop(c);
-            pop(c);
-        }
-        (_, 1) => {
-            c.s.st[second] = done.st[0];
-            pop(c);
-        }
-        _ => {
-            c.s.st[t] = done.st[0];
-            c.s.st[second] = done.st[1];
-        }
+    c.s.fsw = c.s.fsw & !codes | status & (codes | ERRORS);
+    if after > before {
+        push(c);
+    } else {
+        (after..before).for_each(|_| pop(c));
     }
     if plan.integer_flags() {
-        c.flags.update(STATUS, done.rflags & (ZF | PF | CF));
+        c.flags.update(STATUS, flags);
     }
     Some(())
 }
@@ -243,9 +232,10 @@ fn fld(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
         return on_registers(c, op, io);
     }
     note(c, op, Plan::at(op.thunk).fop());
-    let value = c.s.st[(top(c) + i) & 7];
+    let t = top(c);
+    c.s.st[(t + 7) & 7] = c.s.st[(t + i) & 7];
     c.s.fsw &= !C1;
-    push(c, value);
+    push(c);
     Ok(())
 }
 
@@ -275,6 +265,23 @@ fn fst<const POPS: bool>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     c.s.ftw |= 1 << to;
     if POPS {
         pop(c);
+    }
+    Ok(())
+}
+
+/// FCMOVcc.
+fn fcmov(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
+    let i = (op.thunk & 7) as usize;
+    if c.s.cr0 & (CR0_EM | CR0_TS) != 0 || c.s.fsw & ES != 0 || !full(c, 0) || !full(c, i) {
+        return on_registers(c, op, io);
+    }
+    let fop = Plan::at(op.thunk).fop();
+    note(c, op, fop);
+    // B, E, BE, U by two bits of ModRM; the escape byte DB inverts.
+    let asked = [CF, ZF, CF | ZF, PF][usize::from(fop >> 3 & 3)];
+    if (c.flags.bits() & asked != 0) != (fop & 0x100 != 0) {
+        let t = top(c);
+        c.s.st[t] = c.s.st[(t + i) & 7];
     }
     Ok(())
 }

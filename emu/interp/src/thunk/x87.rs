@@ -156,19 +156,9 @@ pub(crate) fn whole(thunk: X87Thunk, state: &mut State<'_>, operand: &mut Operan
     flags & STATUS
 }
 
-/// Status and registers that [`brief`] leaves.
-pub(crate) struct Brief {
-    /// Condition codes and error flags in their places in FSW. Error flags include `sticky`.
-    pub fsw: u16,
-    /// ST(0) and ST(1), as many as there are.
-    pub st: [u128; 2],
-    /// RFLAGS.
-    pub rflags: u64,
-}
-
 macro_rules! brief_run {
-    ($thunk:ident, $fcw:ident, $st:ident, $operand:ident, [$($before:literal),*], [$($after:literal),*]) => {{
-        let (status, rflags): (u16, u64);
+    ($thunk:ident, $fcw:ident, $first:ident, $second:ident, $operand:ident, [$($before:literal),*], [$($after:literal),*]) => {{
+        let (status, flags): (usize, u16);
         // SAFETY: as in `whole`; loads and stores of 80 bits raise nothing, all errors are masked, and as many registers leave the
         // stack as came: it is empty before and after. The control word is put back.
         unsafe {
@@ -177,35 +167,41 @@ macro_rules! brief_run {
                 $($before,)*
                 "call {thunk}",
                 "fnstsw ax",
-                "pushfq",
-                "pop {thunk}",
+                "mov {thunk:e}, eax",
+                "lahf",
                 $($after,)*
                 "fldcw [{host}]",
-                thunk = inout(reg) $thunk.address() as u64 => rflags,
+                thunk = inout(reg) $thunk.address() => status,
                 fcw = in(reg) &raw const $fcw,
                 host = in(reg) &raw const HOST_FCW,
-                in("rsi") $st.as_mut_ptr(),
+                in("rsi") $first,
+                in("rdx") $second,
                 in("rdi") &raw mut *$operand,
-                out("ax") status,
+                out("ax") flags,
                 out("st(0)") _, out("st(1)") _, out("st(2)") _, out("st(3)") _,
                 out("st(4)") _, out("st(5)") _, out("st(6)") _, out("st(7)") _,
             );
         }
-        Brief { fsw: status, st: $st, rflags }
+        (status, flags)
     }};
 }
 
-/// Runs a thunk that finds `before` registers on the stack and leaves `after`, with all errors masked. `sticky` are the error
-/// flags that are set in the guest's status word already. `None` when no such instruction exists.
+/// Runs a thunk that finds `before` registers on the stack and leaves `after`, with all errors masked, straight on the guest's
+/// registers: ST(0) comes from `first` and ST(1) from `second`, and the new ones go to the same places. A register that is pushed goes to
+/// `first`, then ST(0) came from `second`; one that stays alone of two stays in `second`. `sticky` are the error flags that the guest's
+/// status word has already.
+///
+/// Returns condition codes and error flags (`sticky` may be among them) in their places in FSW, and ZF, PF, CF; `None`
+/// when no such instruction exists.
 #[inline(always)]
 pub(crate) fn brief(
     thunk: X87Thunk,
-    (before, after): (u8, u8),
-    fcw: u16,
-    sticky: u16,
-    mut st: [u128; 2],
+    depths: (u8, u8),
+    (fcw, sticky): (u16, u16),
+    st: &mut [u128; 8],
+    (first, second): (usize, usize),
     operand: &mut Operand,
-) -> Option<Brief> {
+) -> Option<(u16, u64)> {
     let fcw = fcw | 0x3f;
     let status: u16;
     // SAFETY: reads and clears the host's error flags, which nobody else looks at. Flags that the guest has set too may stay: clearing
@@ -216,35 +212,45 @@ pub(crate) fn brief(
             asm!("fnclex", options(nomem, nostack));
         }
     }
-    Some(match (before, after) {
-        (0, 1) => brief_run!(thunk, fcw, st, operand, [], ["fstp tbyte ptr [rsi]"]),
-        (1, 0) => brief_run!(thunk, fcw, st, operand, ["fld tbyte ptr [rsi]"], []),
-        (1, 1) => brief_run!(thunk, fcw, st, operand, ["fld tbyte ptr [rsi]"], ["fstp tbyte ptr [rsi]"]),
+    // Written and read in 80 bits only: a wider access would have to wait until the store has left the core.
+    let (first, second) = (&raw mut st[first & 7], &raw mut st[second & 7]);
+    let (status, flags) = match depths {
+        (0, 1) => brief_run!(thunk, fcw, first, second, operand, [], ["fstp tbyte ptr [rsi]"]),
+        (1, 0) => brief_run!(thunk, fcw, first, second, operand, ["fld tbyte ptr [rsi]"], []),
+        (1, 1) => {
+            brief_run!(thunk, fcw, first, second, operand, ["fld tbyte ptr [rsi]"], ["fstp tbyte ptr [rsi]"])
+        }
         (1, 2) => brief_run!(
             thunk,
             fcw,
-            st,
+            first,
+            second,
             operand,
-            ["fld tbyte ptr [rsi]"],
-            ["fstp tbyte ptr [rsi]", "fstp tbyte ptr [rsi+16]"]
+            ["fld tbyte ptr [rdx]"],
+            ["fstp tbyte ptr [rsi]", "fstp tbyte ptr [rdx]"]
         ),
-        (2, 0) => brief_run!(thunk, fcw, st, operand, ["fld tbyte ptr [rsi+16]", "fld tbyte ptr [rsi]"], []),
+        (2, 0) => {
+            brief_run!(thunk, fcw, first, second, operand, ["fld tbyte ptr [rdx]", "fld tbyte ptr [rsi]"], [])
+        }
         (2, 1) => brief_run!(
             thunk,
             fcw,
-            st,
+            first,
+            second,
             operand,
-            ["fld tbyte ptr [rsi+16]", "fld tbyte ptr [rsi]"],
-            ["fstp tbyte ptr [rsi]"]
+            ["fld tbyte ptr [rdx]", "fld tbyte ptr [rsi]"],
+            ["fstp tbyte ptr [rdx]"]
         ),
         (2, 2) => brief_run!(
             thunk,
             fcw,
-            st,
+            first,
+            second,
             operand,
-            ["fld tbyte ptr [rsi+16]", "fld tbyte ptr [rsi]"],
-            ["fstp tbyte ptr [rsi]", "fstp tbyte ptr [rsi+16]"]
+            ["fld tbyte ptr [rdx]", "fld tbyte ptr [rsi]"],
+            ["fstp tbyte ptr [rsi]", "fstp tbyte ptr [rdx]"]
         ),
         _ => return None,
-    })
+    };
+    Some((status as u16, u64::from(flags >> 8) & 0x45))
 }

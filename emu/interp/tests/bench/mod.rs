@@ -1,7 +1,7 @@
 //! The bench of the floating point tests: one instruction, run by the CPU under the test and by the interpreter on the same
 //! random state.
 //!
-//! Not responsible for: which instructions (`host_float`, `float_control`).
+//! Not responsible for: which instructions (`host_float`, `float_faults`).
 #![allow(dead_code)] // each test crate uses a part
 
 use gemel_interp::Interp;
@@ -17,7 +17,20 @@ use std::sync::Arc;
 pub const CODE: u64 = 0x1_0000;
 /// Where its memory operand is; RDI points there.
 pub const DATA: u64 = 0x2_0000;
+const GDT: u64 = 0x4000;
+const IDT: u64 = 0x5000;
+const STACK: u64 = 0x8000;
+/// The handler of vector n is at 16 n from here.
+const HANDLERS: u64 = 0x9_0000;
 const STATUS: u64 = 0x8d5;
+
+/// How a step of the interpreter ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ended {
+    Retired,
+    /// At the handler of this vector.
+    Fault(u64),
+}
 
 /// Stops at a count.
 pub struct StopAt(pub u64);
@@ -61,6 +74,12 @@ impl CpuIo for StopAt {
     }
 }
 
+/// Whether the CPU under the test is of the models' vendor.
+pub fn host_is_amd() -> bool {
+    let leaf = std::arch::x86_64::__cpuid(0);
+    [leaf.ebx, leaf.edx, leaf.ecx].map(u32::to_le_bytes).concat() == b"AuthenticAMD"
+}
+
 /// What an instruction sees and leaves.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Bench {
@@ -74,7 +93,7 @@ pub struct Bench {
 /// The memory operand and what follows it.
 #[derive(Clone, PartialEq, Debug)]
 #[repr(C, align(64))]
-pub struct Memory(pub [u8; 128]);
+pub struct Memory(pub [u8; 512]);
 
 /// FXSAVE64's image.
 #[derive(Clone, PartialEq, Debug)]
@@ -103,10 +122,14 @@ impl Native {
         Self(page.make_exec().unwrap())
     }
 
+    pub fn address(&self) -> u64 {
+        self.0.as_ptr() as u64
+    }
+
     pub fn run(&self, bench: &mut Bench) {
         let host_mxcsr = 0x1f80u32;
         let [rax, rcx, rdx] = &mut bench.general;
-        // SAFETY: the page holds one instruction that touches the registers named here, and memory only at RDI: 128
+        // SAFETY: the page holds one instruction that touches the registers named here, and memory only at RDI: 512
         // bytes of the bench.
         unsafe {
             asm!(
@@ -139,7 +162,7 @@ impl Native {
     }
 }
 
-/// The interpreter in 64-bit mode, with the first 2 MiB mapped to themselves.
+/// The interpreter in 64-bit mode, with the first 2 MiB mapped to themselves and a handler for every exception.
 pub struct Guest {
     pub interp: Interp,
     pub ram: Arc<GuestRam>,
@@ -148,6 +171,10 @@ pub struct Guest {
 
 impl Guest {
     pub fn new() -> Self {
+        Self::of_model(CpuModel::x86_64_v2())
+    }
+
+    pub fn of_model(model: CpuModel) -> Self {
         let ram = Arc::new(GuestRam::new(1 << 20).unwrap());
         ram.write(0x1000, &0x2003u64.to_le_bytes()).unwrap();
         ram.write(0x2000, &0x3003u64.to_le_bytes()).unwrap();
@@ -165,12 +192,27 @@ impl Guest {
             state.seg[s] = data;
         }
         state.seg[CS] = Segment { selector: 0x10, attr: 0xa9b, limit: u32::MAX, base: 0 };
-        let interp = Interp::new(CpuModel::x86_64_v2(), ram.clone());
+        ram.write(GDT + 0x10, &0x00af_9b00_0000_ffffu64.to_le_bytes()).unwrap();
+        ram.write(GDT + 0x18, &0x00cf_9300_0000_ffffu64.to_le_bytes()).unwrap();
+        (state.gdtr.base, state.gdtr.limit) = (GDT, 0x1f);
+        for vector in 0..32 {
+            let handler = HANDLERS + 16 * vector;
+            let gate = handler & 0xffff | 0x10 << 16 | 0x8e00 << 32 | handler >> 16 << 48;
+            ram.write(IDT + 16 * vector, &gate.to_le_bytes()).unwrap();
+        }
+        (state.idtr.base, state.idtr.limit) = (IDT, 0x1ff);
+        state.gpr[4] = STACK;
+        let interp = Interp::new(model, ram.clone());
         Self { interp, ram, state }
     }
 
     /// Runs the instruction. False when it did not retire.
     pub fn run(&mut self, bytes: &[u8], bench: &mut Bench) -> bool {
+        self.run_or_fault(bytes, bench) == Ended::Retired
+    }
+
+    /// Runs the instruction, or the delivery of the exception that it raises.
+    pub fn run_or_fault(&mut self, bytes: &[u8], bench: &mut Bench) -> Ended {
         let s = &mut self.state;
         let top = usize::from(bench.fx.fsw >> 11 & 7);
         (s.fcw, s.fsw, s.ftw, s.mxcsr) = (bench.fx.fcw, bench.fx.fsw, bench.fx.ftw as u8, bench.fx.mxcsr);
@@ -197,7 +239,11 @@ impl Guest {
         bench.general = [after.gpr[0], after.gpr[1], after.gpr[2]];
         bench.flags = after.rflags & STATUS;
         bench.forget_pointers();
-        after.rip == CODE + bytes.len() as u64
+        match after.rip {
+            rip if rip == CODE + bytes.len() as u64 => Ended::Retired,
+            rip if rip >= HANDLERS => Ended::Fault((rip - HANDLERS) / 16),
+            rip => panic!("ended at {rip:#x}"),
+        }
     }
 }
 
@@ -330,7 +376,7 @@ impl Bench {
         let fcw = 0x40 | masks | r.of(&[3u16, 3, 0, 2]) << 8 | (r.below(4) as u16) << 10;
         let sticky = r.below(64) as u16 & masks;
         let general = [r.next(), r.next(), r.next()].map(|v| if v & 1 != 0 { v } else { v >> 59 });
-        let mut memory = Memory([0; 128]);
+        let mut memory = Memory([0; 512]);
         for slot in memory.0.chunks_exact_mut(16) {
             slot.copy_from_slice(&r.vector().to_le_bytes());
         }
