@@ -90,8 +90,15 @@ impl Inputs {
         waiting.quit.is_some()
             || waiting.nudged
             || waiting.power_button
-            || (0..SERIAL_PORTS).any(|p| !waiting.serial[p].is_empty() && self.in_flight[p] < SERIAL_WINDOW)
+            || (0..SERIAL_PORTS).any(|p| portion(waiting.serial[p].len(), self.in_flight[p]) > 0)
     }
+}
+
+/// How many of the bytes that wait for a port to send now. A guest takes a long text in small bites; following each
+/// with as small a portion would make an input, and a log entry, of every few bytes.
+fn portion(waiting: usize, in_flight: usize) -> usize {
+    let room = SERIAL_WINDOW.saturating_sub(in_flight);
+    if waiting <= room || room >= SERIAL_WINDOW / 2 { waiting.min(room) } else { 0 }
 }
 
 fn take_one(
@@ -104,7 +111,7 @@ fn take_one(
         return Some(Input::PowerButton);
     }
     for (port, queue) in waiting.serial.iter_mut().enumerate() {
-        let count = queue.len().min(SERIAL_WINDOW.saturating_sub(in_flight[port]));
+        let count = portion(queue.len(), in_flight[port]);
         if count > 0 {
             in_flight[port] += count;
             return Some(Input::Serial { port: port as u8, bytes: queue.drain(..count).collect() });
@@ -138,12 +145,14 @@ mod tests {
         assert!(inbox.serial(0, &[7; 600]));
         assert_eq!(serial(inputs.take(VirtTime(0)).unwrap()), SERIAL_WINDOW);
         assert_eq!(inputs.take(VirtTime(0)).unwrap(), None);
-        inputs.consumed(0, 10);
-        assert_eq!(serial(inputs.take(VirtTime(0)).unwrap()), 10);
-        inputs.consumed(0, 256);
-        assert_eq!(serial(inputs.take(VirtTime(0)).unwrap()), 256);
-        inputs.consumed(0, 256);
-        assert_eq!(serial(inputs.take(VirtTime(0)).unwrap()), 78);
+        inputs.consumed(0, 127);
+        assert_eq!(inputs.take(VirtTime(0)).unwrap(), None, "no small portions");
+        inputs.consumed(0, 1);
+        assert_eq!(serial(inputs.take(VirtTime(0)).unwrap()), 128);
+        inputs.consumed(0, 200);
+        assert_eq!(serial(inputs.take(VirtTime(0)).unwrap()), 200);
+        inputs.consumed(0, 20);
+        assert_eq!(serial(inputs.take(VirtTime(0)).unwrap()), 16, "the rest fits");
         assert_eq!(inputs.take(VirtTime(0)).unwrap(), None);
     }
 
