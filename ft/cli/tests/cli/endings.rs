@@ -4,8 +4,9 @@
 //! Not responsible for: bad input (`bad_input`).
 
 use super::{gemel, kernel};
+use gemel_log::{Body, Item, LogReader, LogWriter};
 use serde_json::Value;
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 
 /// Code that writes `text` to ttyS0 and goes on with `then`.
@@ -111,6 +112,31 @@ fn a_log_that_is_cut_off_replays_to_its_last_whole_entry() {
     let (status, replayed) = figures(at, "replay damaged.gml --serial null");
     assert_eq!((status, replayed["exit"].as_str()), (Some(2), Some("log-damaged")));
     assert!(replayed["message"].as_str().unwrap().contains("entry 5"), "{replayed}");
+}
+
+#[test]
+fn a_machine_that_does_not_do_what_the_log_says_leaves_evidence() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    fs::write(at.join("kernel"), kernel(SPIN)).unwrap();
+    gemel(at, "record -o run.gml --kernel kernel --serial null --epoch 1000 --stop-after 5500");
+    // The same log, with another digest of RAM at the third epoch.
+    let mut reader = LogReader::new(File::open(at.join("run.gml")).unwrap()).unwrap();
+    let mut writer = LogWriter::new(File::create(at.join("other.gml")).unwrap(), reader.header()).unwrap();
+    while let Item::Entry(mut entry) = reader.next_item().unwrap() {
+        if let (3000, Body::Digest(digest)) = (entry.at.position.count, &mut entry.body) {
+            digest.ram ^= 1;
+        }
+        writer.append(&entry).unwrap();
+    }
+    drop(writer);
+    let (status, replayed) = figures(at, "replay other.gml --serial null");
+    assert_eq!((status, replayed["exit"].as_str()), (Some(4), Some("diverged")), "{replayed}");
+    assert_eq!(replayed["instructions"], 3000);
+    assert!(replayed["message"].as_str().unwrap().contains("digest.ram"), "{replayed}");
+    let report = fs::read_to_string(at.join("other.gml.diverged/report.txt")).unwrap();
+    assert!(report.contains("digest.ram"), "{report}");
+    assert!(at.join("other.gml.diverged/machine.snapshot").exists());
 }
 
 #[test]
