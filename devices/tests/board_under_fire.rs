@@ -79,7 +79,7 @@ impl Rig {
             }
             9 => {
                 // Rings and their tables may lie anywhere.
-                let address = rng.next() % (RAM - 8) & !7;
+                let address = (rng.next() % (RAM - 8)) & !7;
                 let _ = self.ram.write(address, &(rng.next() >> rng.below(64)).to_le_bytes());
                 let number = [msr::APIC_BASE, msr::TSC_DEADLINE][rng.below(2)];
                 seen = u64::from(self.bus.msr_write(now, number, rng.next()).is_some());
@@ -143,7 +143,7 @@ impl Rng {
         let bases = [lapic::BASE, ioapic::BASE, pci::MEMORY_WINDOW.start, pci::MEMORY_WINDOW.start + 0x3000];
         match self.below(16) {
             0 => self.next(),
-            n => bases[n % 4] + (self.next() % 0x500 & !3),
+            n => bases[n % 4] + ((self.next() % 0x500) & !3),
         }
     }
 }
