@@ -2,8 +2,11 @@
 //!
 //! Not responsible for what the processes mean. It signals only processes that it started itself.
 
+use crate::terminal::Terminal;
 use anyhow::{Context, Result, bail};
 use std::fs::{self, File};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -40,13 +43,25 @@ impl Bounded {
     pub fn start(command: &mut Command, limit: Duration) -> Result<Self> {
         // Files and not pipes: a child that prints much never waits for a reader.
         let output = tempfile::tempdir()?;
+        let stdout = File::create(output.path().join("stdout"))?;
+        Self::spawn(command.stdin(Stdio::null()).stdout(stdout), limit, output)
+    }
+
+    /// Starts `command` with somebody else at its standard input and output.
+    pub fn start_attached(command: &mut Command, limit: Duration) -> Result<(Self, Terminal)> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let output = tempfile::tempdir()?;
+        command.stdin(OwnedFd::from(theirs.try_clone()?)).stdout(OwnedFd::from(theirs));
+        let running = Self::spawn(command, limit, output)?;
+        // The command holds ends of its own, which would keep the connection open after the child is gone.
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        Ok((running, Terminal::on(ours)))
+    }
+
+    fn spawn(command: &mut Command, limit: Duration, output: TempDir) -> Result<Self> {
         let shown = format!("{command:?}");
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(File::create(output.path().join("stdout"))?)
-            .stderr(File::create(output.path().join("stderr"))?)
-            .spawn()
-            .with_context(|| format!("cannot start {shown}"))?;
+        let stderr = File::create(output.path().join("stderr"))?;
+        let child = command.stderr(stderr).spawn().with_context(|| format!("cannot start {shown}"))?;
         Ok(Self { child, shown, started: Instant::now(), limit, output })
     }
 
@@ -63,6 +78,18 @@ impl Bounded {
             String::from_utf8_lossy(&fs::read(self.output.path().join(name)).unwrap_or_default()).into_owned()
         };
         (read("stdout"), read("stderr"))
+    }
+
+    /// Waits until it has printed `text` on standard error.
+    pub fn wait_for_message(&mut self, text: &str) -> Result<()> {
+        while !self.printed().1.contains(text) {
+            let ended = self.child.try_wait()?.is_some();
+            if ended || self.started.elapsed() > self.limit {
+                bail!("no message {text:?}: {}\n{}", self.shown, tail(&self.printed().1));
+            }
+            thread::sleep(POLL);
+        }
+        Ok(())
     }
 
     /// Kills the process with SIGKILL and waits until it is gone.
@@ -150,6 +177,16 @@ mod tests {
         let error =
             run(&mut shell("echo reason >&2; exit 3"), Duration::from_secs(20)).unwrap_err().to_string();
         assert!(error.contains("reason"), "{error}");
+    }
+
+    #[test]
+    fn somebody_else_may_hold_input_and_output() {
+        let limit = Duration::from_secs(20);
+        let (child, mut terminal) =
+            Bounded::start_attached(&mut shell("read line; echo $line $line; echo done >&2"), limit).unwrap();
+        terminal.type_text("twice\n").unwrap();
+        assert_eq!(terminal.finish(limit).unwrap(), b"twice twice\n");
+        assert_eq!(child.succeed().unwrap().stderr, "done\n");
     }
 
     #[test]

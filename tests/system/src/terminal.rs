@@ -24,13 +24,19 @@ impl Terminal {
         let started = Instant::now();
         loop {
             match UnixStream::connect(path) {
-                Ok(stream) => return Ok(Self { stream, printed: Vec::new(), looked_at: 0 }),
+                Ok(stream) => return Ok(Self::on(stream)),
                 Err(error) if started.elapsed() > limit => {
                     return Err(error).with_context(|| format!("no serial port at {}", path.display()));
                 }
                 Err(_) => thread::sleep(Duration::from_millis(20)),
             }
         }
+    }
+
+    /// What is at the other end of `stream`.
+    #[must_use]
+    pub fn on(stream: UnixStream) -> Self {
+        Self { stream, printed: Vec::new(), looked_at: 0 }
     }
 
     /// Sends text as typed.

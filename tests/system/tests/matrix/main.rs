@@ -3,6 +3,7 @@
 //! A part that represents the whole runs by default; `GEMEL_MATRIX=all` runs the rest as well, which otherwise counts as
 //! ignored, with this reason. Runs are shared: the test of a replay replays what the test of its recording recorded.
 
+mod pair;
 mod subject;
 mod table;
 
@@ -22,10 +23,12 @@ pub enum Role {
     Recorded,
     /// `gemel replay` of that
     Replayed,
+    /// `gemel primary` and `gemel secondary`, neither of which dies
+    Paired,
 }
-use Role::{Plain, Recorded, Replayed};
+use Role::{Paired, Plain, Recorded, Replayed};
 /// In the order in which they build on each other
-pub const ROLES: [Role; 3] = [Plain, Recorded, Replayed];
+pub const ROLES: [Role; 4] = [Plain, Recorded, Replayed, Paired];
 
 /// Each guest, and the roles in which it runs by default
 const GUESTS: &[(&str, &[Role])] = &[
@@ -42,7 +45,7 @@ const GUESTS: &[(&str, &[Role])] = &[
     ("idle", &[Plain]),
     ("interact", &[Recorded, Replayed]),
     ("lines", &[Recorded, Replayed]),
-    ("shell", &[Plain]),
+    ("shell", &[Paired]),
     ("apps-run", &[]),
     ("apps-systemd", &[]),
 ];

@@ -2,7 +2,7 @@
 //!
 //! Not responsible for which of them are due (`main`).
 
-use crate::Role;
+use crate::{Role, pair};
 use anyhow::{Context, Result, anyhow, ensure};
 use gemel_system_tests::child::{self, Bounded, Finished};
 use gemel_system_tests::gemel::{gemel, gemel_with};
@@ -19,7 +19,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 /// For one run of one guest. The longest has about 10 G instructions.
-const LIMIT: Duration = Duration::from_secs(1200);
+pub const LIMIT: Duration = Duration::from_secs(1200);
 
 /// A guest with its runs, each made by whoever needs it first
 pub struct Subject {
@@ -29,6 +29,7 @@ pub struct Subject {
     plain: Run,
     recorded: Run,
     replayed: Run,
+    paired: Run,
 }
 
 type Run = OnceLock<Result<Outcome, String>>;
@@ -39,16 +40,18 @@ pub struct Outcome {
     pub serial: Vec<u8>,
     /// What `--json` printed
     pub report: Value,
-    /// What `--digests` wrote: a line for each epoch and one for the end
-    digests: String,
-    folder: TempDir,
+    /// What `--digests` wrote: a line for each epoch and one for the end. Empty for a pair, which compares epochs by itself
+    pub digests: String,
+    /// Lives as long as this
+    pub folder: TempDir,
 }
 
 impl Subject {
     /// A guest of which nothing has run yet.
     pub fn new(name: &'static str, plain_is_due: bool) -> Self {
         let not_yet = Run::new;
-        Self { name, plain_is_due, plain: not_yet(), recorded: not_yet(), replayed: not_yet() }
+        let (plain, recorded, replayed, paired) = (not_yet(), not_yet(), not_yet(), not_yet());
+        Self { name, plain_is_due, plain, recorded, replayed, paired }
     }
 
     /// Runs the guest as `role`, if it has not yet, and compares the run with those that it must be like.
@@ -57,6 +60,7 @@ impl Subject {
             Role::Plain => self.plain(),
             Role::Recorded => self.recorded_like_plain(),
             Role::Replayed => self.replayed_like_recorded(),
+            Role::Paired => self.paired_like_plain(),
         }
     }
 
@@ -77,12 +81,16 @@ impl Subject {
         })
     }
 
-    /// Under the free clock, recording changes nothing that the guest can see. What is typed comes when it comes: there is
-    /// nothing to compare then.
+    /// A plain run, if one is due and nobody types: under the free clock no role changes anything that the guest can see, but what
+    /// is typed comes when it comes.
+    fn plain_to_compare_with(&self) -> Result<Option<&Outcome>> {
+        let comparable = self.plain_is_due && typist::for_guest(self.name).is_none();
+        comparable.then(|| self.plain()).transpose().context("there is no plain run to compare with")
+    }
+
     fn recorded_like_plain(&self) -> Result<&Outcome> {
         let recorded = self.recorded()?;
-        if self.plain_is_due && typist::for_guest(self.name).is_none() {
-            let plain = self.plain().context("there is no plain run to compare with")?;
+        if let Some(plain) = self.plain_to_compare_with()? {
             same_run(plain, recorded).context("plain against recorded")?;
         }
         Ok(recorded)
@@ -95,6 +103,15 @@ impl Subject {
         same_run(recorded, replayed).context("recorded against replayed")?;
         ensure!(recorded.serial == replayed.serial, "the replay printed something else on the serial port");
         Ok(replayed)
+    }
+
+    fn paired_like_plain(&self) -> Result<&Outcome> {
+        let paired = once(&self.paired, || pair::run(&Guest::obtain(self.name)?))?;
+        if let Some(plain) = self.plain_to_compare_with()? {
+            same_end(&plain.report, &paired.report).context("plain against paired")?;
+            ensure!(plain.serial == paired.serial, "the pair's console showed something else");
+        }
+        Ok(paired)
     }
 }
 
@@ -119,7 +136,7 @@ fn run(guest: &Guest, folder: TempDir, command: &mut Command) -> Result<Outcome>
 }
 
 /// Replays a log; nobody types, whoever did when it was recorded.
-fn replay(guest: &Guest, log: &Path) -> Result<Outcome> {
+pub fn replay(guest: &Guest, log: &Path) -> Result<Outcome> {
     let folder = tempfile::tempdir()?;
     let (finished, serial) = unattended(folder.path(), gemel("replay")?.arg(log))?;
     outcome(guest, folder, &finished, serial)
@@ -147,9 +164,14 @@ fn told<'a>(folder: &Path, command: &'a mut Command) -> &'a mut Command {
     command.arg("--json").arg("--digests").arg(folder.join("digests"))
 }
 
+/// What a run told with `--json`.
+pub fn report(finished: &Finished) -> Result<Value> {
+    serde_json::from_str(&finished.stdout).context("the output with --json is not JSON")
+}
+
 fn outcome(guest: &Guest, folder: TempDir, finished: &Finished, serial: Vec<u8>) -> Result<Outcome> {
     results::check(&guest.expected, &serial)?;
-    let report = serde_json::from_str(&finished.stdout).context("the output with --json is not JSON")?;
+    let report = report(finished)?;
     let digests = fs::read_to_string(folder.path().join("digests")).context("the run left no digests")?;
     Ok(Outcome { serial, report, digests, folder })
 }
@@ -159,11 +181,17 @@ fn same_run(one: &Outcome, other: &Outcome) -> Result<()> {
     for (number, (one, other)) in one.digests.lines().zip(other.digests.lines()).enumerate() {
         ensure!(one == other, "epoch {} differs (count, ns, digest):\n{one}\n{other}", number + 1);
     }
-    for what in ["instructions", "rip", "guest_time_s", "digest"] {
-        let (one, other) = (&one.report[what], &other.report[what]);
-        ensure!(!one.is_null() && one == other, "{what} differs at the end: {one} and {other}");
-    }
+    same_end(&one.report, &other.report)?;
     let epochs = |outcome: &Outcome| outcome.digests.lines().count();
     ensure!(epochs(one) == epochs(other) && epochs(one) > 1, "epochs: {} and {}", epochs(one), epochs(other));
+    Ok(())
+}
+
+/// Both runs ended at the same instruction with the same digests.
+pub fn same_end(one: &Value, other: &Value) -> Result<()> {
+    for what in ["instructions", "rip", "guest_time_s", "digest"] {
+        let (one, other) = (&one[what], &other[what]);
+        ensure!(!one.is_null() && one == other, "{what} differs at the end: {one} and {other}");
+    }
     Ok(())
 }
