@@ -32,7 +32,7 @@ const MTRR_CAPABILITIES: u64 = 8 | 1 << 8 | 1 << 10;
 const MTRR_DEFAULT_BITS: u64 = 0xcff;
 /// Physical address bits.
 const PHYSICAL: u64 = (1 << 40) - 1;
-/// DEBUGCTL as AMD has it: last branch record, branch single step, pins.
+/// DEBUGCTL as AMD has it: last branches, branch single step, pins.
 const DEBUG_CTL_BITS: u64 = 0x3f;
 
 /// A memory type that an MTRR can have: UC, WC, WT, WP, WB.
