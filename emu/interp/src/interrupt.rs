@@ -71,14 +71,11 @@ impl Class {
 
 impl Event {
     fn of(exception: Exception) -> Self {
-        let Exception { vector, error, address } = exception;
-        // Faults push RF set; traps and aborts do not. #DB is a fault for breakpoints on instructions, which push RF as it
-        // is, and for general detect (SDM 3B 17.3.1.1).
-        let resume = match vector {
-            Vector::Debug => address & gemel_x86::control::DR6_BD != 0,
-            Vector::DoubleFault | Vector::MachineCheck | Vector::Nmi => false,
-            _ => true,
-        };
+        let Exception { vector, error, address: _ } = exception;
+        // Faults push RF set; traps and aborts leave it. So does every #DB, general detect included, as Linux KVM found on
+        // both vendors, whatever the manuals say of it (SDM 3B 17.3.1.1; APM 2 13.1.2).
+        let resume =
+            !matches!(vector, Vector::Debug | Vector::DoubleFault | Vector::MachineCheck | Vector::Nmi);
         Self {
             vector: vector as u8,
             error: vector.has_error_code().then_some(error),
@@ -118,7 +115,7 @@ impl Cpu {
     pub fn deliver_debug_trap(&mut self, io: &mut dyn CpuIo) {
         let traps = std::mem::take(&mut self.debug_traps);
         self.note_exception(Exception::debug(traps));
-        self.deliver(Event { resume: false, ..Event::of(Exception::debug(traps)) }, io);
+        self.deliver(Event::of(Exception::debug(traps)), io);
     }
 
     /// What an exception leaves in CR2, DR6 and DR7 before its handler runs.

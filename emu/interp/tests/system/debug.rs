@@ -86,7 +86,7 @@ fn general_detect() {
     let mut g = Guest::protected(0);
     g.state.dr7 = DR7_FIXED | DR7_GD;
     g.run(&[0x0f, 0x21, 0xc0]); // mov eax, dr0
-    assert_eq!((g.vector(), g.frame::<4>(3)), (1, vec![CODE, CODE0.into(), FIXED | RF]));
+    assert_eq!((g.vector(), g.frame::<4>(3)), (1, vec![CODE, CODE0.into(), FIXED]));
     assert_eq!((g.state.dr6, g.state.dr7), (DR6_FIXED | DR6_BD, DR7_FIXED));
 }
 
