@@ -152,7 +152,7 @@ pub fn disk_requests(bus: &Bus) -> Vec<DiskRequest> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gemel_machine::{BootSpec, DiskSpec, TimeBase, VirtTime};
+    use gemel_machine::{BootSpec, DiskOp, DiskSpec, Output, TimeBase, VirtTime};
 
     fn spec(disks: usize) -> MachineSpec {
         MachineSpec {
@@ -225,6 +225,34 @@ mod tests {
             bus.fire_timers(now);
         }
         assert_eq!(bus.acknowledge(now), 0x55);
+    }
+
+    #[test]
+    fn requests_in_flight_are_found_by_disk() {
+        let ram = Arc::new(GuestRam::new(16 << 20).unwrap());
+        let mut bus = build(&spec(2), &CpuModel::x86_64_v2(), ram.clone()).unwrap();
+        let now = VirtTime(0);
+        // The second disk, in slot 2: memory and bus master, then a driver's way to DRIVER_OK.
+        bus.port_write(now, 0xcf8, 4, 1 << 31 | 2 << 11 | 0x10);
+        let base = u64::from(bus.port_read(now, 0xcfc, 4));
+        bus.port_write(now, 0xcf8, 4, 1 << 31 | 2 << 11 | 4);
+        bus.port_write(now, 0xcfc, 4, 6);
+        let ring = [(32, 4, 0x1000), (40, 4, 0x2000), (48, 4, 0x3000), (28, 2, 1)];
+        for (offset, size, value) in [(8, 4, 1), (12, 4, 1), (20, 1, 0xb)].into_iter().chain(ring) {
+            bus.mmio_write(now, base + offset, size, value);
+        }
+        bus.mmio_write(now, base + 20, 1, 0xf);
+        // A flush: header at 4000h, status at 5000h.
+        ram.write(0x4000, &[4]).unwrap();
+        for (at, words) in [(0x1000, [0x4000u32, 0, 16, 1 | 1 << 16]), (0x1010, [0x5000, 0, 1, 2])] {
+            ram.write(at, &words.map(u32::to_le_bytes).concat()).unwrap();
+        }
+        ram.write(0x2002, &[1]).unwrap();
+        assert_eq!(disk_requests(&bus), []);
+        bus.mmio_write(now, base + 0x3000, 2, 0);
+        let request = DiskRequest { disk: 1, tag: 0, op: DiskOp::Flush };
+        assert_eq!(bus.take_outputs().collect::<Vec<_>>(), [Output::Disk(request.clone())]);
+        assert_eq!(disk_requests(&bus), [request]);
     }
 
     /// Every file that the picture names is there, and every chip's file is in the picture.

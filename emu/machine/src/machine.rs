@@ -74,6 +74,11 @@ impl Machine {
         &self.ram
     }
 
+    /// The devices and how they are connected.
+    pub fn bus(&self) -> &Bus {
+        &self.bus
+    }
+
     /// The engine.
     pub fn vcpu(&mut self) -> &mut dyn Vcpu {
         self.vcpu.as_mut()
