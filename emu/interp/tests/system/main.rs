@@ -7,6 +7,7 @@
 mod board;
 mod debug;
 mod long;
+mod paging;
 mod protected;
 mod real;
 mod registers;
