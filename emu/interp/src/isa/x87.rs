@@ -66,7 +66,20 @@ pub fn available(c: &mut Cpu) -> R {
 /// way.
 #[inline(always)]
 pub fn no_pending_error(c: &mut Cpu) -> R {
-    if c.s.fsw & ES == 0 { Ok(()) } else { c.fail(Exception::new(Vector::X87)) }
+    if waiting_errors(c) == 0 { Ok(()) } else { c.fail(Exception::new(Vector::X87)) }
+}
+
+/// Unmasked error flags. They say more than the summary bit, which a state that comes from elsewhere may have wrong: the host's unit
+/// would trap on them.
+#[inline(always)]
+fn waiting_errors(c: &Cpu) -> u16 {
+    c.s.fsw & !c.s.fcw & ERRORS
+}
+
+/// Whether an instruction that only moves registers needs no more than looks at tags: the unit is there and no error waits.
+#[inline(always)]
+fn is_plain(c: &Cpu) -> bool {
+    c.s.cr0 & (CR0_EM | CR0_TS) == 0 && waiting_errors(c) == 0
 }
 
 #[inline(always)]
@@ -228,7 +241,7 @@ fn run_whole(c: &mut Cpu, plan: Plan, operand: &mut Operand) {
 /// FLD ST(i).
 fn fld(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     let i = (op.thunk & 7) as usize;
-    if c.s.cr0 & (CR0_EM | CR0_TS) != 0 || c.s.fsw & ES != 0 || !full(c, i) || full(c, 7) {
+    if !is_plain(c) || !full(c, i) || full(c, 7) {
         return on_registers(c, op, io);
     }
     note(c, op, Plan::at(op.thunk).fop());
@@ -242,7 +255,7 @@ fn fld(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
 /// FXCH.
 fn fxch(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     let i = (op.thunk & 7) as usize;
-    if c.s.cr0 & (CR0_EM | CR0_TS) != 0 || c.s.fsw & ES != 0 || !full(c, i) || !full(c, 0) {
+    if !is_plain(c) || !full(c, i) || !full(c, 0) {
         return on_registers(c, op, io);
     }
     note(c, op, Plan::at(op.thunk).fop());
@@ -255,7 +268,7 @@ fn fxch(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
 /// FST ST(i), FSTP ST(i).
 fn fst<const POPS: bool>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     let i = (op.thunk & 7) as usize;
-    if c.s.cr0 & (CR0_EM | CR0_TS) != 0 || c.s.fsw & ES != 0 || !full(c, 0) {
+    if !is_plain(c) || !full(c, 0) {
         return on_registers(c, op, io);
     }
     note(c, op, Plan::at(op.thunk).fop());
@@ -272,7 +285,7 @@ fn fst<const POPS: bool>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
 /// FCMOVcc.
 fn fcmov(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     let i = (op.thunk & 7) as usize;
-    if c.s.cr0 & (CR0_EM | CR0_TS) != 0 || c.s.fsw & ES != 0 || !full(c, 0) || !full(c, i) {
+    if !is_plain(c) || !full(c, 0) || !full(c, i) {
         return on_registers(c, op, io);
     }
     let fop = Plan::at(op.thunk).fop();

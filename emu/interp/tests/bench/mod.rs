@@ -1,7 +1,7 @@
 //! The bench of the floating point tests: one instruction, run by the CPU under the test and by the interpreter on the same
 //! random state.
 //!
-//! Not responsible for: which instructions (`host_float`, `float_faults`).
+//! Not responsible for: which instructions (`host_float`, `float_faults`, `x87_environment`).
 #![allow(dead_code)] // each test crate uses a part
 
 use gemel_interp::Interp;
@@ -213,6 +213,11 @@ impl Guest {
 
     /// Runs the instruction, or the delivery of the exception that it raises.
     pub fn run_or_fault(&mut self, bytes: &[u8], bench: &mut Bench) -> Ended {
+        self.run_steps(bytes, 1, bench)
+    }
+
+    /// Runs `n` instructions, of which the last may raise an exception.
+    pub fn run_steps(&mut self, bytes: &[u8], n: u64, bench: &mut Bench) -> Ended {
         let s = &mut self.state;
         let top = usize::from(bench.fx.fsw >> 11 & 7);
         (s.fcw, s.fsw, s.ftw, s.mxcsr) = (bench.fx.fcw, bench.fx.fsw, bench.fx.ftw as u8, bench.fx.mxcsr);
@@ -226,7 +231,7 @@ impl Guest {
         self.ram.write(CODE, bytes).unwrap();
         self.ram.write(DATA, &bench.memory.0).unwrap();
         self.interp.restore(s).unwrap();
-        self.interp.run(&mut StopAt(s.count + 1)).unwrap();
+        self.interp.run(&mut StopAt(s.count + n)).unwrap();
         let after = self.interp.save().unwrap();
         self.ram.read(DATA, &mut bench.memory.0).unwrap();
         let top = usize::from(after.fsw >> 11 & 7);
