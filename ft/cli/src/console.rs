@@ -2,13 +2,15 @@
 //!
 //! Not responsible for: exactly-once (`gemel-pair`).
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use gemel_host::serial::{Command, Escape, HELP};
 use gemel_host::terminal;
 use gemel_pair::protocol::Channel;
-use gemel_pair::shell::{Address, Console, Shown};
-use serde_json::json;
+use gemel_pair::shell::{Address, Console, Shown, now};
+use serde_json::{Value, json};
+use std::fs::File;
 use std::io::{self, Read, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -21,6 +23,9 @@ pub struct Args {
     /// The console addresses of the sides: HOST:PORT or unix:PATH
     #[arg(value_name = "ADDR", required = true, num_args = 1..=2)]
     sides: Vec<Address>,
+    /// Notes as JSON lines when which side was live, and when its first output was shown (ns of the host's monotonic clock)
+    #[arg(long, value_name = "FILE")]
+    events: Option<PathBuf>,
     /// Prints the sides' figures as JSON lines and leaves
     #[arg(long)]
     status: bool,
@@ -55,17 +60,38 @@ fn status(args: &Args, console: &Console) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn note(events: &mut Option<File>, event: Value) -> io::Result<()> {
+    // In one write: a reader may look at any time.
+    let line = format!("{event}\n");
+    events.as_mut().map_or(Ok(()), |file| file.write_all(line.as_bytes()))
+}
+
 fn attend(args: &Args, console: Console) -> Result<ExitCode> {
     let shown = console.shown().clone();
     let _raw = terminal::is_terminal().then(terminal::raw).transpose()?;
     std::thread::spawn(move || type_in(&console));
     let mut out = io::stdout().lock();
     let mut gone = vec![None; args.sides.len()];
+    let mut events = match &args.events {
+        Some(path) => {
+            Some(File::create(path).with_context(|| format!("cannot write the events to {}", path.display()))?)
+        }
+        None => None,
+    };
+    // The epoch of a side that is live and has shown nothing yet.
+    let mut unheard = None;
     loop {
         match shown.recv_timeout(Duration::from_millis(500)) {
             Ok(Shown::Output(Channel::Serial(0), bytes)) => {
                 out.write_all(&bytes)?;
                 out.flush()?;
+                if let Some(epoch) = unheard.take() {
+                    note(&mut events, json!({ "event": "output", "epoch": epoch, "at": now() }))?;
+                }
+            }
+            Ok(Shown::Live(side, epoch)) => {
+                unheard = Some(epoch);
+                note(&mut events, json!({ "event": "live", "side": side, "epoch": epoch, "at": now() }))?;
             }
             Ok(Shown::Reached(side)) => gone[side] = None,
             Ok(Shown::Gone(side)) => gone[side] = Some(Instant::now()),
@@ -74,7 +100,7 @@ fn attend(args: &Args, console: Console) -> Result<ExitCode> {
             }
             Ok(Shown::GuestEnded) => return Ok(ExitCode::SUCCESS),
             Ok(Shown::Replaced) => bail!("another console took over"),
-            Ok(Shown::Output(..) | Shown::Live(..) | Shown::Figures(..)) | Err(_) => {}
+            Ok(Shown::Output(..) | Shown::Figures(..)) | Err(_) => {}
         }
         if gone.iter().all(|since| since.is_some_and(|at: Instant| at.elapsed() > PATIENCE)) {
             bail!("no side of the pair can be reached: start them, or give the addresses of their --console");

@@ -40,6 +40,9 @@ pub struct PairOptions {
     /// Milliseconds of silence after which a primary goes on without its secondary
     #[arg(long, value_name = "MS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
     pub drop: u64,
+    /// Milliseconds of guest time that the secondary may be behind before the primary's guest waits for it
+    #[arg(long, value_name = "MS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_lag: u64,
     #[command(flatten)]
     pub machine: MachineOptions,
     #[command(flatten)]
@@ -65,6 +68,7 @@ impl PairOptions {
             timing: Timing {
                 silence,
                 drop: self.drop * MS,
+                max_lag: self.max_lag * MS,
                 heartbeat: defaults.heartbeat.min(silence / 4),
                 tick: defaults.tick.min(silence / 8),
                 ..defaults

@@ -139,9 +139,9 @@ impl Member {
         &self.replication
     }
 
-    /// Whether so many outputs are held that the live guest has to wait.
+    /// Whether the live guest has to wait: so many outputs are held, or the secondary is so far behind.
     pub fn must_wait(&self) -> bool {
-        self.replication.is_live() && self.ring.is_full()
+        self.replication.is_live() && self.ring.is_full() || self.replication.must_wait()
     }
 
     /// What there is to tell.

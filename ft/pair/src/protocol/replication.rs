@@ -86,6 +86,9 @@ pub struct Timing {
     pub drop: u64,
     /// How long to wait before an arbiter that did not answer is asked again.
     pub retry: u64,
+    /// How far the secondary may be behind (guest time) before the primary's guest waits: it has to be caught up with before
+    /// the survivor can go live.
+    pub max_lag: u64,
     /// How long the last outputs of a guest that ended wait for a console to fetch them.
     pub linger: u64,
 }
@@ -99,6 +102,7 @@ impl Default for Timing {
             silence: 50 * MS,
             drop: 300 * MS,
             retry: 50 * MS,
+            max_lag: 10 * MS,
             linger: 2_000 * MS,
         }
     }
@@ -154,6 +158,9 @@ pub struct Replication {
     retry_at: Option<u64>,
     failover: Failover,
 }
+
+/// How often a secondary that executes tells how far it is.
+const PROGRESS_INTERVAL: u64 = 1_000_000;
 
 const POWER_ON: At =
     At { position: gemel_machine::Position { count: 0, rip: 0, rcx: 0 }, time: gemel_machine::VirtTime(0) };
@@ -393,8 +400,7 @@ impl Replication {
                 if silent > limit {
                     self.arbitrate(now, out);
                 } else if now.saturating_sub(self.last_sent) >= self.timing.heartbeat {
-                    let (delivered, executed) = (self.delivered, self.reached.time.0);
-                    self.send(now, Message::Heartbeat { delivered, executed }, out);
+                    self.heartbeat(now, out);
                 }
             }
             Phase::Arbitrating if self.retry_at.is_some_and(|at| at <= now) => {
@@ -403,6 +409,16 @@ impl Replication {
             }
             _ => {}
         }
+    }
+
+    fn heartbeat(&mut self, now: u64, out: &mut Vec<Action>) {
+        let (delivered, executed) = (self.delivered, self.reached.time.0);
+        self.send(now, Message::Heartbeat { delivered, executed }, out);
+    }
+
+    /// Whether the secondary is so far behind that a live guest has to wait.
+    pub fn must_wait(&self) -> bool {
+        self.phase == Phase::Primary && self.lag() > self.timing.max_lag
     }
 
     /// The live machine's log grew.
@@ -424,6 +440,9 @@ impl Replication {
             self.unacknowledged.push_back((self.sequence, cover));
             let mark = Mark { at, outputs: cover.outputs, delivered };
             self.send(now, Message::Mark { sequence: self.sequence, mark }, out);
+        } else if self.phase == Phase::Secondary && now.saturating_sub(self.last_sent) >= PROGRESS_INTERVAL {
+            // A primary that waits for this side sends nothing that would be acknowledged.
+            self.heartbeat(now, out);
         }
     }
 

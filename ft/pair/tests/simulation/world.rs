@@ -16,6 +16,7 @@ pub fn timing() -> Timing {
         silence: 50 * MS,
         drop: 120 * MS,
         retry: 20 * MS,
+        max_lag: 10 * MS,
         linger: 200 * MS,
     }
 }

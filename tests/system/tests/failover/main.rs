@@ -1,0 +1,105 @@
+//! A guest on two processes, and one of them dies, or is thought to have died, at a random moment.
+//!
+//!     cargo test -p gemel-system-tests --test failover -- --kills 50 --stops 20 --secondary-kills 20
+//!
+//! prints the whole matrix's figures; without arguments a few of each kind run. Every trial checks that no line of the guest and
+//! no typed line was lost, repeated or changed, and that a replay of the survivor's log prints byte for byte what the console
+//! showed. `--seed` gives the same moments again, as far as the host's scheduling allows.
+
+#![allow(clippy::unwrap_used)] // a harness that cannot do its work has failed
+
+mod console;
+mod judge;
+mod trial;
+
+use anyhow::Result;
+use clap::Parser;
+use gemel_system_tests::guest::Guest;
+use std::process::ExitCode;
+use trial::{Fault, Outcome, Trial};
+
+#[derive(Parser)]
+struct Args {
+    /// Primaries that get a SIGKILL
+    #[arg(long, default_value_t = 3)]
+    kills: u32,
+    /// Primaries that get a SIGSTOP and are resumed after the failover
+    #[arg(long, default_value_t = 2)]
+    stops: u32,
+    /// Secondaries that get a SIGKILL
+    #[arg(long, default_value_t = 2)]
+    secondary_kills: u32,
+    /// Where the random moments come from
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Arguments of cargo's own harness mean nothing here
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    _ignored: Vec<String>,
+}
+
+/// The value below which `percent` of the sorted values lie.
+fn percentile(sorted: &[f64], percent: usize) -> f64 {
+    sorted[(sorted.len() * percent).div_ceil(100).clamp(1, sorted.len()) - 1]
+}
+
+fn table(what: &str, outcomes: &[Outcome]) {
+    let mut figures = |name: &str, of: fn(&Outcome) -> Option<f64>| {
+        let mut values: Vec<f64> = outcomes.iter().filter_map(of).collect();
+        values.sort_by(f64::total_cmp);
+        if !values.is_empty() {
+            println!(
+                "  {name:<28} median {:>8.2}  p95 {:>8.2}  max {:>8.2} ms",
+                percentile(&values, 50),
+                percentile(&values, 95),
+                values[values.len() - 1]
+            );
+        }
+    };
+    println!("{what}: {} trials", outcomes.len());
+    figures("to first output", |o| o.first_output);
+    figures("to detection", |o| o.detection);
+    figures("to going live", |o| o.live);
+    figures("execution lag at the claim", |o| o.lag);
+}
+
+fn run(args: &Args) -> Result<u32> {
+    let guest = Guest::obtain("lines")?;
+    let mut failed = 0;
+    let mut number = 0;
+    for (what, fault, count) in [
+        ("primary killed", Fault::KillPrimary, args.kills),
+        ("primary stopped and resumed", Fault::StopPrimary, args.stops),
+        ("secondary killed", Fault::KillSecondary, args.secondary_kills),
+    ] {
+        let mut outcomes = Vec::new();
+        for _ in 0..count {
+            number += 1;
+            let trial = Trial { guest: &guest, fault, seed: args.seed.wrapping_mul(1_000_003) + number };
+            match trial.run() {
+                Ok(outcome) => outcomes.push(outcome),
+                Err(error) => {
+                    failed += 1;
+                    println!("FAILED: {what}, seed {}: {error:#}", trial.seed);
+                }
+            }
+        }
+        if !outcomes.is_empty() {
+            table(what, &outcomes);
+        }
+    }
+    Ok(failed)
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(failed) => {
+            println!("{failed} trials failed");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            println!("failover: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! One pair, one fault.
+
+use crate::console::Console;
+use crate::judge;
+use anyhow::{Context, Result, bail, ensure};
+use gemel_system_tests::child::{self, Bounded};
+use gemel_system_tests::gemel::{gemel, gemel_with};
+use gemel_system_tests::guest::Guest;
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::time::{ClockId, clock_gettime};
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// A whole trial on a busy host; booting alone takes seconds.
+const LIMIT: Duration = Duration::from_secs(240);
+const BOOT: Duration = Duration::from_secs(120);
+/// For what should take milliseconds.
+const SOON: Duration = Duration::from_secs(30);
+/// The exit code of a side that lost the epoch.
+const LOST: i32 = 7;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    KillPrimary,
+    StopPrimary,
+    KillSecondary,
+}
+
+pub struct Trial<'a> {
+    pub guest: &'a Guest,
+    pub fault: Fault,
+    pub seed: u64,
+}
+
+/// Milliseconds from the fault, where they could be measured.
+pub struct Outcome {
+    pub first_output: Option<f64>,
+    pub detection: Option<f64>,
+    pub live: Option<f64>,
+    pub lag: Option<f64>,
+}
+
+/// splitmix64.
+struct Dice(u64);
+
+impl Dice {
+    fn between(&mut self, low: u64, high: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        low + (z ^ (z >> 31)) % (high - low)
+    }
+}
+
+/// The host's monotonic clock, as the product tells it.
+fn now() -> u64 {
+    let time = clock_gettime(ClockId::Monotonic);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+fn signal(process: &Bounded, signal: Signal) -> Result<()> {
+    let pid = Pid::from_raw(process.id() as i32).context("no process id")?;
+    Ok(kill_process(pid, signal)?)
+}
+
+impl Trial<'_> {
+    pub fn run(&self) -> Result<Outcome> {
+        judge::prove();
+        let folder = tempfile::tempdir()?;
+        let result = self.play(folder.path());
+        if result.is_err() {
+            // Whoever looks for the reason needs the logs.
+            let kept = folder.keep();
+            return result.with_context(|| format!("logs are in {}", kept.display()));
+        }
+        result
+    }
+
+    fn side(&self, folder: &Path, role: &str, place: [&str; 2]) -> Result<Bounded> {
+        let mut command = gemel_with(role, self.guest)?;
+        command.args(place).args(["--vm", "trial", "--arbiter"]).arg(folder.join("arbiter"));
+        command.arg("--console").arg(format!("unix:{}", folder.join(role).display()));
+        command.arg("--log").arg(folder.join(format!("{role}.log")));
+        command.arg(format!("--json={}", folder.join(format!("{role}.json")).display()));
+        Bounded::start(&mut command, LIMIT)
+    }
+
+    fn play(&self, folder: &Path) -> Result<Outcome> {
+        let mut dice = Dice(self.seed);
+        let mut primary = self.side(folder, "primary", ["--listen", "127.0.0.1:0"])?;
+        let deadline = Instant::now() + SOON;
+        let address = loop {
+            if let Some((_, rest)) = primary.printed().1.split_once("waiting for a secondary on ") {
+                break rest.trim().to_owned();
+            }
+            ensure!(Instant::now() < deadline, "the primary does not start: {}", primary.printed().1);
+            sleep(Duration::from_millis(5));
+        };
+        let mut secondary = self.side(folder, "secondary", ["--connect", &address])?;
+        let place = |role: &str| format!("unix:{}", folder.join(role).display());
+        let mut console = Console::start(folder, [&place("primary"), &place("secondary")])?;
+        console.wait_for("@READY lines", BOOT)?;
+
+        let mut typed = Vec::new();
+        self.type_for(&mut console, &mut typed, &mut dice, (300, 1200))?;
+        let fault = now();
+        match self.fault {
+            Fault::KillPrimary => primary.kill()?,
+            Fault::KillSecondary => secondary.kill()?,
+            Fault::StopPrimary => signal(&primary, Signal::STOP)?,
+        }
+        self.type_for(&mut console, &mut typed, &mut dice, (300, 700))?;
+        if self.fault == Fault::StopPrimary {
+            console.wait_for_epoch(2, SOON)?;
+            signal(&primary, Signal::CONT)?;
+            self.type_for(&mut console, &mut typed, &mut dice, (100, 300))?;
+        }
+        let last = format!("GOT {}\r\n", typed.last().context("nothing typed")?);
+        console.wait_for(&last, SOON)?;
+        console.type_line("quit")?;
+        let shown = console.finish(SOON)?;
+        judge::check(&shown, &typed)?;
+
+        let survivor = match self.fault {
+            Fault::KillSecondary => {
+                primary.succeed()?;
+                "primary"
+            }
+            Fault::KillPrimary => {
+                secondary.succeed()?;
+                "secondary"
+            }
+            Fault::StopPrimary => {
+                let status = primary.finish()?.status;
+                ensure!(status.code() == Some(LOST), "the primary that was resumed ended with {status}");
+                secondary.succeed()?;
+                "secondary"
+            }
+        };
+        self.replay(folder, survivor, &shown)?;
+        self.outcome(folder, survivor, fault, &console.events()?)
+    }
+
+    /// Types numbered lines at random intervals, for a random while (ms).
+    fn type_for(
+        &self,
+        console: &mut Console,
+        typed: &mut Vec<String>,
+        dice: &mut Dice,
+        (least, most): (u64, u64),
+    ) -> Result<()> {
+        let until = Instant::now() + Duration::from_millis(dice.between(least, most));
+        while Instant::now() < until {
+            let line = format!("typed-{}-{:04x}", typed.len(), dice.between(0, 1 << 16));
+            console.type_line(&line)?;
+            typed.push(line);
+            sleep(Duration::from_millis(dice.between(3, 40)));
+        }
+        Ok(())
+    }
+
+    /// The oracle: the survivor's own log, replayed, prints what the console showed.
+    fn replay(&self, folder: &Path, survivor: &str, shown: &[u8]) -> Result<()> {
+        let serial = folder.join("replayed");
+        let mut command = gemel("replay")?;
+        command.arg(folder.join(format!("{survivor}.log")));
+        command.arg("--serial").arg(format!("file:{}", serial.display()));
+        child::run(&mut command, LIMIT).context("the survivor's log")?;
+        let replayed = fs::read(serial)?;
+        if replayed != shown {
+            let same = replayed.iter().zip(shown).take_while(|(a, b)| a == b).count();
+            bail!(
+                "the console showed {} bytes, the replay of the survivor's log {}; they differ from byte {same} on",
+                shown.len(),
+                replayed.len()
+            );
+        }
+        Ok(())
+    }
+
+    fn outcome(&self, folder: &Path, survivor: &str, fault: u64, events: &[Value]) -> Result<Outcome> {
+        let report: Value = serde_json::from_slice(&fs::read(folder.join(format!("{survivor}.json")))?)?;
+        let since = |at: Option<u64>| at.filter(|at| *at >= fault).map(|at| (at - fault) as f64 / 1e6);
+        let failover = &report["failover"];
+        let first = events.iter().find(|e| e["event"] == "output" && e["epoch"] == 2);
+        ensure!(first.is_some(), "the survivor printed nothing: {events:?}");
+        Ok(Outcome {
+            first_output: since(first.and_then(|e| e["at"].as_u64())),
+            detection: since(failover["suspected"].as_u64()),
+            live: since(failover["live"].as_u64()),
+            lag: failover["lag"].as_u64().map(|ns| ns as f64 / 1e6),
+        })
+    }
+}
