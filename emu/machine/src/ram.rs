@@ -6,7 +6,7 @@
 //! Guest memory is never seen through a Rust reference: everything copies through raw pointers, because an engine,
 //! a hypervisor and DMA all write to it. One thread at a time drives a machine; that is what makes the copies race-free.
 
-use memmap2::{MmapOptions, MmapRaw};
+use memmap2::{Advice, MmapOptions, MmapRaw};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -73,7 +73,10 @@ impl GuestRam {
         }
         let size = size & !(PAGE_SIZE as u64 - 1);
         let map = MmapOptions::new().len(size as usize).no_reserve_swap().map_anon();
-        let map = map.map_err(|source| RamError::Map { size, source })?.into();
+        let map = map.map_err(|source| RamError::Map { size, source })?;
+        // A hint, and no more: huge pages miss the host's TLB less, and a process that dies gives them back sooner.
+        let _ = map.advise(Advice::HugePage);
+        let map = map.into();
         let pages = size as usize / PAGE_SIZE;
         Ok(Self {
             map,

@@ -73,9 +73,9 @@ fn attend(args: &Args, console: Console) -> Result<ExitCode> {
     let mut out = io::stdout().lock();
     let mut gone = vec![None; args.sides.len()];
     let mut events = match &args.events {
-        Some(path) => {
-            Some(File::create(path).with_context(|| format!("cannot write the events to {}", path.display()))?)
-        }
+        Some(path) => Some(
+            File::create(path).with_context(|| format!("cannot write the events to {}", path.display()))?,
+        ),
         None => None,
     };
     // The epoch of a side that is live and has shown nothing yet.

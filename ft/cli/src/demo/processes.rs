@@ -65,7 +65,9 @@ impl Process {
         command.arg("--console").arg(console(folder, name).to_string());
         command.arg("--arbiter").arg(folder.file("arbiter"));
         command.arg("--log").arg(folder.file(&format!("{name}.log")));
-        command.args(["--vm", "demo"]);
+        // The killed primary's connection closes at once. A busy desktop that starves it for a moment is no reason to take its
+        // guest away in the middle of the scene.
+        command.args(["--vm", "demo", "--silence", "1000", "--drop", "2000"]);
         args.machine(&mut command);
         // In its own process group: Ctrl-C is for this program, which then ends both.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);

@@ -3,21 +3,26 @@
 //! Not responsible for: what the messages mean.
 
 use super::error::PairError;
-use crate::protocol::{MAX_FRAME, decode, encode};
-use crossbeam::channel::{Receiver, Sender, unbounded};
+use crate::protocol::{decode, encode};
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use rustix::net::{SendFlags, send};
+use rustix::process::setpriority_process;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::io::{self, Read, Write};
+use std::marker::PhantomData;
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 use std::{fmt, str, thread};
 
 /// A write that takes longer has a reader that is stopped or gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Nice value of the pair's own threads.
+const URGENT: i32 = -10;
 
 /// Where to listen or connect.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -178,36 +183,86 @@ impl Stream {
         }
     }
 
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+    fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
         match self {
-            Self::Tcp(stream) => stream.write_all(bytes),
-            Self::Unix(stream) => stream.write_all(bytes),
+            Self::Tcp(stream) => (&*stream).write_all(bytes),
+            Self::Unix(stream) => (&*stream).write_all(bytes),
+        }
+    }
+
+    /// Sends what the socket takes without waiting.
+    fn send_now(&self, bytes: &[u8]) -> io::Result<usize> {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        Ok(match self {
+            Self::Tcp(stream) => send(stream, bytes, flags)?,
+            Self::Unix(stream) => send(stream, bytes, flags)?,
+        })
+    }
+}
+
+#[derive(Default)]
+struct Pending {
+    bytes: Vec<u8>,
+    /// The writer's thread is at it: what comes now comes after.
+    writing: bool,
+    /// Close when everything is written.
+    closing: bool,
+    /// Nothing can be written any more.
+    broken: bool,
+}
+
+/// The sending end of a connection.
+pub struct Outgoing<M> {
+    stream: Arc<Stream>,
+    pending: Arc<(Mutex<Pending>, Condvar)>,
+    messages: PhantomData<fn(M)>,
+}
+
+impl<M: Serialize> Outgoing<M> {
+    /// Sends a message without waiting: at once, from this thread, if the connection takes it, since every change of threads
+    /// costs time on a busy host; otherwise the writer's thread does. What cannot be sent because the connection is gone is
+    /// lost; the reader notices.
+    pub fn send(&self, message: &M) {
+        let (pending, changed) = &*self.pending;
+        let mut pending = pending.lock();
+        let Ok(frame) = encode(message) else {
+            pending.broken = true;
+            self.stream.close();
+            return;
+        };
+        if pending.broken || pending.closing {
+            return;
+        }
+        let mut sent = 0;
+        if !pending.writing && pending.bytes.is_empty() {
+            // A socket that is full or broken takes nothing; the writer's thread finds out which.
+            sent = self.stream.send_now(&frame).unwrap_or(0);
+        }
+        if sent < frame.len() {
+            pending.bytes.extend_from_slice(&frame[sent..]);
+            changed.notify_one();
         }
     }
 }
 
-/// The sending end of a connection.
-#[derive(Clone)]
-pub struct Outgoing<M> {
-    queue: Sender<Option<M>>,
-    waiting: Arc<AtomicUsize>,
+impl<M> Outgoing<M> {
+    /// Closes the connection after what was sent.
+    pub fn close(&self) {
+        let (pending, changed) = &*self.pending;
+        pending.lock().closing = true;
+        changed.notify_one();
+    }
+
+    /// Bytes that the connection has not taken yet.
+    pub fn waiting(&self) -> usize {
+        let pending = self.pending.0.lock();
+        if pending.broken { 0 } else { pending.bytes.len() + usize::from(pending.writing) }
+    }
 }
 
-impl<M> Outgoing<M> {
-    /// Queues a message. What cannot be sent because the connection is gone is lost; the reader notices.
-    pub fn send(&self, message: M) {
-        self.waiting.fetch_add(1, Relaxed);
-        let _ = self.queue.send(Some(message));
-    }
-
-    /// Closes the connection after what was queued.
-    pub fn close(&self) {
-        let _ = self.queue.send(None);
-    }
-
-    /// Messages that are not written out.
-    pub fn waiting(&self) -> usize {
-        self.waiting.load(Relaxed)
+impl<M> Drop for Outgoing<M> {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
@@ -216,23 +271,23 @@ impl<M> Outgoing<M> {
 ///
 /// # Errors
 /// No thread, no second handle.
-pub fn attend<Out: Serialize + Send + 'static, In: DeserializeOwned>(
+pub fn attend<Out, In: DeserializeOwned>(
     stream: Stream,
     name: &str,
     mut on_message: impl FnMut(In) -> bool + Send + 'static,
     on_close: impl FnOnce() + Send + 'static,
 ) -> Result<Outgoing<Out>, PairError> {
-    let (queue, queued) = unbounded();
-    let waiting = Arc::new(AtomicUsize::new(0));
+    let pending = Arc::new((Mutex::new(Pending::default()), Condvar::new()));
     let mut incoming = stream.try_clone().map_err(PairError::Thread)?;
-    let counter = Arc::clone(&waiting);
-    spawn(&format!("{name}-out"), move || write_all(stream, &queued, &counter))?;
+    let stream = Arc::new(stream);
+    let (writing, to_write) = (Arc::clone(&stream), Arc::clone(&pending));
+    spawn(&format!("{name}-out"), move || write_all(&writing, &to_write))?;
     spawn(&format!("{name}-in"), move || {
         read_all(&mut incoming, &mut on_message);
         incoming.close();
         on_close();
     })?;
-    Ok(Outgoing { queue, waiting })
+    Ok(Outgoing { stream, pending, messages: PhantomData })
 }
 
 /// Starts a thread. It ends with the process at the latest.
@@ -240,37 +295,34 @@ pub fn attend<Out: Serialize + Send + 'static, In: DeserializeOwned>(
 /// # Errors
 /// [`PairError::Thread`].
 pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), PairError> {
-    thread::Builder::new().name(name.into()).spawn(body).map(drop).map_err(PairError::Thread)
+    let urgent = move || {
+        // These threads do little, and a peer that hears nothing of them suspects this side: they go before the machine's
+        // where the host allows it.
+        let _ = setpriority_process(None, URGENT);
+        body();
+    };
+    thread::Builder::new().name(name.into()).spawn(urgent).map(drop).map_err(PairError::Thread)
 }
 
-fn write_all<M: Serialize>(mut stream: Stream, queued: &Receiver<Option<M>>, waiting: &AtomicUsize) {
-    let mut frames = Vec::new();
-    'open: while let Ok(Some(message)) = queued.recv() {
-        // Everything that waits goes out in one write.
-        frames.clear();
-        let mut next = Some(message);
-        let (mut last, mut count) = (false, 0);
-        while let Some(message) = next.take() {
-            count += 1;
-            match encode(&message) {
-                Ok(frame) => frames.extend_from_slice(&frame),
-                Err(_) => break 'open,
-            }
-            if frames.len() < MAX_FRAME {
-                match queued.try_recv() {
-                    Ok(Some(message)) => next = Some(message),
-                    Ok(None) => last = true,
-                    Err(_) => {}
-                }
-            }
-        }
-        let written = stream.write_all(&frames);
-        waiting.fetch_sub(count, Relaxed);
-        if written.is_err() || last {
+fn write_all(stream: &Stream, (pending, changed): &(Mutex<Pending>, Condvar)) {
+    let mut bytes = Vec::new();
+    let mut state = pending.lock();
+    while !state.broken {
+        if !state.bytes.is_empty() {
+            std::mem::swap(&mut bytes, &mut state.bytes);
+            state.writing = true;
+            let written = MutexGuard::unlocked(&mut state, || stream.write_all(&bytes));
+            bytes.clear();
+            state.writing = false;
+            state.broken |= written.is_err();
+        } else if state.closing {
             break;
+        } else {
+            changed.wait(&mut state);
         }
     }
-    waiting.store(0, Relaxed);
+    state.broken = true;
+    drop(state);
     stream.close();
 }
 

@@ -141,7 +141,7 @@ impl Core {
                 Doing::Message(side, message) => ClientEvent::Message(side, message),
                 Doing::Typed(bytes) => ClientEvent::Typed(bytes),
                 Doing::AskFigures => {
-                    self.sides.iter().flatten().for_each(|side| side.send(ToServer::Figures));
+                    self.sides.iter().flatten().for_each(|side| side.send(&ToServer::Figures));
                     continue;
                 }
             };
@@ -149,7 +149,7 @@ impl Core {
                 let shown = match action {
                     ClientAction::Send(side, message) => {
                         if let Some(outgoing) = &self.sides[side] {
-                            outgoing.send(message);
+                            outgoing.send(&message);
                         }
                         continue;
                     }

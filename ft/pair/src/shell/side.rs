@@ -16,8 +16,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Messages to the peer that may wait before the guest has to. At a mark each millisecond this is several seconds.
-const PEER_QUEUE: usize = 8192;
+/// Bytes to the peer that may wait before the guest has to.
+const PEER_QUEUE: usize = 8 << 20;
 
 /// The host's monotonic clock in nanoseconds: the same for all processes of one host.
 pub fn now() -> u64 {
@@ -107,7 +107,7 @@ impl Side {
         match action {
             Action::ToPeer(message) => {
                 if let Some(peer) = &*self.peer.lock() {
-                    peer.send(message);
+                    peer.send(&message);
                 }
             }
             Action::ClosePeer => {
@@ -158,7 +158,7 @@ impl Side {
 
     fn tell(&self, id: ClientId, message: ToClient) {
         if let Some(client) = self.clients.lock().get(&id) {
-            client.send(message);
+            client.send(&message);
         }
     }
 

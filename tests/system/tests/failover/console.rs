@@ -60,17 +60,27 @@ impl Console {
         let deadline = Instant::now() + patience;
         while !String::from_utf8_lossy(&self.shown()).contains(text) {
             if Instant::now() > deadline {
-                bail!("'{text}' does not come; the console shows:\n{}", String::from_utf8_lossy(&self.shown()));
+                bail!(
+                    "'{text}' does not come; the console shows:\n{}",
+                    String::from_utf8_lossy(&self.shown())
+                );
             }
             sleep(Duration::from_millis(5));
         }
         Ok(())
     }
 
+    /// The side that went live in this epoch, if one did.
+    pub fn side_live_in(&self, epoch: u64) -> Result<Option<usize>> {
+        let events = self.events()?;
+        let live = events.iter().find(|e| e["event"] == "live" && e["epoch"] == epoch);
+        Ok(live.and_then(|e| e["side"].as_u64()).map(|side| side as usize))
+    }
+
     /// Waits until a side is live in this epoch.
     pub fn wait_for_epoch(&self, epoch: u64, patience: Duration) -> Result<()> {
         let deadline = Instant::now() + patience;
-        while !self.events()?.iter().any(|e| e["event"] == "live" && e["epoch"] == epoch) {
+        while self.side_live_in(epoch)?.is_none() {
             if Instant::now() > deadline {
                 bail!("nobody goes live in epoch {epoch}: {:?}", self.events()?);
             }
@@ -92,7 +102,10 @@ impl Console {
                 return Ok(self.shown());
             }
             if Instant::now() > deadline {
-                bail!("the console was not told of the guest's end; it shows:\n{}", String::from_utf8_lossy(&self.shown()));
+                bail!(
+                    "the console was not told of the guest's end; it shows:\n{}",
+                    String::from_utf8_lossy(&self.shown())
+                );
             }
             sleep(Duration::from_millis(5));
         }

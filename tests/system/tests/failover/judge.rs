@@ -23,7 +23,10 @@ pub fn check(shown: &[u8], typed: &[String]) -> Result<()> {
     }
     ensure!(heard == typed.len(), "{} lines were typed, {heard} were heard", typed.len());
     ensure!(printed > 20, "only {printed} lines");
-    ensure!(summary.as_deref() == Some(&format!("{printed} heard {heard}")), "the guest counts {summary:?}, not {printed}, {heard}");
+    ensure!(
+        summary.as_deref() == Some(&format!("{printed} heard {heard}")),
+        "the guest counts {summary:?}, not {printed}, {heard}"
+    );
     if !done {
         bail!("the guest did not come to its end");
     }

@@ -36,7 +36,10 @@ pub struct Trial<'a> {
 }
 
 /// Milliseconds from the fault, where they could be measured.
+#[derive(Default)]
 pub struct Outcome {
+    /// One side suspected the other before the fault, which then did not happen.
+    pub early: bool,
     pub first_output: Option<f64>,
     pub detection: Option<f64>,
     pub live: Option<f64>,
@@ -84,6 +87,10 @@ impl Trial<'_> {
         command.args(place).args(["--vm", "trial", "--arbiter"]).arg(folder.join("arbiter"));
         command.arg("--console").arg(format!("unix:{}", folder.join(role).display()));
         command.arg("--log").arg(folder.join(format!("{role}.log")));
+        // Only a stopped side is told by its silence; a busy host must not silence one that is to be killed.
+        if self.fault != Fault::StopPrimary {
+            command.args(["--silence", "1000", "--drop", "2000"]);
+        }
         command.arg(format!("--json={}", folder.join(format!("{role}.json")).display()));
         Bounded::start(&mut command, LIMIT)
     }
@@ -107,13 +114,15 @@ impl Trial<'_> {
         let mut typed = Vec::new();
         self.type_for(&mut console, &mut typed, &mut dice, (300, 1200))?;
         let fault = now();
+        let early = console.side_live_in(2)?;
         match self.fault {
+            _ if early.is_some() => {}
             Fault::KillPrimary => primary.kill()?,
             Fault::KillSecondary => secondary.kill()?,
             Fault::StopPrimary => signal(&primary, Signal::STOP)?,
         }
         self.type_for(&mut console, &mut typed, &mut dice, (300, 700))?;
-        if self.fault == Fault::StopPrimary {
+        if self.fault == Fault::StopPrimary && early.is_none() {
             console.wait_for_epoch(2, SOON)?;
             signal(&primary, Signal::CONT)?;
             self.type_for(&mut console, &mut typed, &mut dice, (100, 300))?;
@@ -124,24 +133,21 @@ impl Trial<'_> {
         let shown = console.finish(SOON)?;
         judge::check(&shown, &typed)?;
 
-        let survivor = match self.fault {
-            Fault::KillSecondary => {
-                primary.succeed()?;
-                "primary"
-            }
-            Fault::KillPrimary => {
-                secondary.succeed()?;
-                "secondary"
-            }
-            Fault::StopPrimary => {
-                let status = primary.finish()?.status;
-                ensure!(status.code() == Some(LOST), "the primary that was resumed ended with {status}");
-                secondary.succeed()?;
-                "secondary"
-            }
-        };
-        self.replay(folder, survivor, &shown)?;
-        self.outcome(folder, survivor, fault, &console.events()?)
+        // Where the fault hit first, the other side may have been about to suspect.
+        let survivor = console.side_live_in(2)?.context("nobody claimed the epoch")?;
+        let (mut sides, role) = ([Some(primary), Some(secondary)], ["primary", "secondary"][survivor]);
+        sides[survivor].take().context("no such side")?.succeed()?;
+        let other = sides[1 - survivor].take().context("no such side")?;
+        let killed = early.is_none() && self.fault != Fault::StopPrimary;
+        let status = other.finish()?.status;
+        ensure!(killed || status.code() == Some(LOST), "the side that lost the epoch ended with {status}");
+        self.replay(folder, role, &shown)?;
+        if early.is_some() {
+            return Ok(Outcome { early: true, ..Outcome::default() });
+        }
+        let expected = if self.fault == Fault::KillSecondary { "primary" } else { "secondary" };
+        ensure!(role == expected, "the {role} survived");
+        self.outcome(folder, role, fault, &console.events()?)
     }
 
     /// Types numbered lines at random intervals, for a random while (ms).
@@ -188,6 +194,7 @@ impl Trial<'_> {
         let first = events.iter().find(|e| e["event"] == "output" && e["epoch"] == 2);
         ensure!(first.is_some(), "the survivor printed nothing: {events:?}");
         Ok(Outcome {
+            early: false,
             first_output: since(first.and_then(|e| e["at"].as_u64())),
             detection: since(failover["suspected"].as_u64()),
             live: since(failover["live"].as_u64()),
