@@ -24,6 +24,10 @@ const STRIPE: usize = 64;
 /// Dropped blocks kept until their pointers can no longer be in the jump cache.
 const GRAVES: usize = 2048;
 
+/// Instructions kept before everything is dropped and begun anew: about 120 MiB. A desktop's hot code is a tenth of it; a
+/// guest that runs through all its memory must not take ours.
+const MOST_OPS: usize = 2 << 20;
+
 /// A run of decoded instructions.
 pub struct Block {
     /// False once dropped; the jump cache may still point here.
@@ -87,6 +91,8 @@ pub struct Blocks {
     /// The block that runs, or ran last.
     running: Option<NonNull<Block>>,
     key: u64,
+    /// Instructions in all blocks, buried ones not counted.
+    held: usize,
     /// Counts how often linear addresses came to mean something else.
     epoch: u64,
 }
@@ -102,6 +108,7 @@ impl Blocks {
             graveyard: Vec::new(),
             running: None,
             key: 0,
+            held: 0,
             epoch: 0,
         }
     }
@@ -211,6 +218,7 @@ impl Blocks {
             }
             self.recount(second, ram);
         }
+        self.held += ops.len();
         let mut block = Box::new(Block {
             alive: true,
             ops,
@@ -305,12 +313,17 @@ impl Blocks {
         self.jumps.fill(NO_JUMP);
     }
 
-    /// Frees dropped blocks once there are many. Called only while no block runs.
-    pub(crate) fn bury(&mut self) {
-        if self.graveyard.len() > GRAVES {
-            self.forget_addresses();
-            self.running = None;
-            self.graveyard.clear();
+    /// Frees dropped blocks once there are many, and all blocks once they hold too much. Called only while no block runs.
+    pub(crate) fn bury(&mut self, ram: &GuestRam) {
+        if self.held > MOST_OPS {
+            self.clear(ram);
+        } else if self.graveyard.len() <= GRAVES {
+            return;
+        }
+        self.forget_addresses();
+        self.running = None;
+        for grave in self.graveyard.drain(..) {
+            self.held -= grave.ops.len();
         }
     }
 

@@ -13,6 +13,11 @@ use gemel_x86::segment::{CS, FS, GS, SS, attr};
 use gemel_x86::{CpuModel, CpuState, Exception, Segment, Vector};
 use std::sync::Arc;
 
+/// Places in [`Cpu::regs`]: 18 are used; a power of two makes every index cheap to bound.
+pub const REGS: usize = 32;
+/// Places in [`Cpu::seg_base`]: 7 are used.
+pub const SEGS: usize = 8;
+
 /// How the current code is decoded: the part of the state that a block depends on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Mode {
@@ -41,7 +46,7 @@ impl Mode {
 /// [`Cpu::s`]. In `s`, `gpr`, `rip`, `rflags`, `count`, `halted` and `shadow` are stale while running: use the fields here.
 pub struct Cpu {
     /// RAX to R15, then [`NO_REG`] (zero) and [`BLOCK_RIP`].
-    pub regs: [u64; 18],
+    pub regs: [u64; REGS],
     /// RIP. Inside a handler: the address after the block's last instruction, which control transfers change.
     /// Use [`Cpu::rip_of`] and [`Cpu::next_rip`].
     pub rip: u64,
@@ -50,7 +55,7 @@ pub struct Cpu {
     /// RFLAGS without the status flags.
     pub system_flags: u64,
     /// Base of each segment as addresses use it: in 64-bit mode only FS and GS are not zero; last is [`NO_SEG`].
-    pub seg_base: [u64; 7],
+    pub seg_base: [u64; SEGS],
     /// Counted instructions before the running block (plus REP iterations done).
     pub count: u64,
     /// How many instructions of the running block may still start: zeroed by whatever needs the boundary.
@@ -98,9 +103,9 @@ pub trait Width: Copy + Eq + Sized + 'static {
     /// Truncates.
     fn cut(value: u64) -> Self;
     /// Reads a register operand.
-    fn get(regs: &[u64; 18], r: u8) -> Self;
+    fn get(regs: &[u64; REGS], r: u8) -> Self;
     /// Writes a register operand: 32 bits clear the upper half, 8 and 16 keep the rest (SDM 1 3.4.1.1).
-    fn put(self, regs: &mut [u64; 18], r: u8);
+    fn put(self, regs: &mut [u64; REGS], r: u8);
 }
 
 macro_rules! width {
@@ -121,11 +126,11 @@ macro_rules! width {
                 value as $t
             }
             #[inline(always)]
-            fn get($regs: &[u64; 18], $r: u8) -> Self {
+            fn get($regs: &[u64; REGS], $r: u8) -> Self {
                 $get
             }
             #[inline(always)]
-            fn put(self, regs: &mut [u64; 18], r: u8) {
+            fn put(self, regs: &mut [u64; REGS], r: u8) {
                 let $v = self;
                 let $old = &mut regs[(r & 15) as usize];
                 *$old = $put;
@@ -154,11 +159,11 @@ impl Width for u8 {
         value as u8
     }
     #[inline(always)]
-    fn get(regs: &[u64; 18], r: u8) -> Self {
+    fn get(regs: &[u64; REGS], r: u8) -> Self {
         (regs[(r >> 3 & 15) as usize] >> ((r & 7) * 8)) as u8
     }
     #[inline(always)]
-    fn put(self, regs: &mut [u64; 18], r: u8) {
+    fn put(self, regs: &mut [u64; REGS], r: u8) {
         let shift = (r & 7) * 8;
         let old = &mut regs[(r >> 3 & 15) as usize];
         *old = *old & !(0xff << shift) | u64::from(self) << shift;
@@ -169,11 +174,11 @@ impl Cpu {
     /// A CPU in its reset state.
     pub fn new(model: CpuModel, ram: Arc<GuestRam>) -> Self {
         let mut cpu = Self {
-            regs: [0; 18],
+            regs: [0; REGS],
             rip: 0,
             flags: LazyFlags::from_bits(0),
             system_flags: 0,
-            seg_base: [0; 7],
+            seg_base: [0; SEGS],
             count: 0,
             limit: 0,
             nth: 0,
@@ -361,8 +366,8 @@ impl Cpu {
     /// The memory operand's offset in its segment, cut to the address size.
     #[inline(always)]
     pub fn ea(&self, op: &Op) -> u64 {
-        let base = self.regs[op.base as usize % 18];
-        let index = self.regs[op.index as usize % 18];
+        let base = self.regs[op.base as usize % REGS];
+        let index = self.regs[op.index as usize % REGS];
         base.wrapping_add(index << op.scale).wrapping_add(op.disp) & op.address_mask
     }
 

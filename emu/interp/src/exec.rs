@@ -160,7 +160,7 @@ impl Cpu {
     #[cold]
     #[inline(never)]
     fn find_block(&mut self, rip: u64, lin: u64, _io: &mut dyn CpuIo) -> R<NonNull<Block>> {
-        self.blocks.bury();
+        self.blocks.bury(&self.ram);
         let lin = if self.is_64() {
             if !crate::mmu::access::canonical(lin) {
                 return self.general_protection(0);

@@ -88,34 +88,41 @@ fn reg_imm<A: Alu, W: Width>(c: &mut Cpu, op: &Op, _io: &mut dyn CpuIo) -> R {
 }
 
 fn reg_mem<A: Alu, W: Width + Mem>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
-    let b = c.load::<W>(op, io)?;
-    let r = A::run(&mut c.flags, W::get(&c.regs, op.r[0]), b);
+    c.load_then::<W>(op, io, |c, op, b| {
+        let r = A::run(&mut c.flags, W::get(&c.regs, op.r[0]), b);
+        if A::WRITES {
+            r.put(&mut c.regs, op.r[0]);
+        }
+    })
+}
+
+/// Changes memory by a second operand, or only compares with it.
+#[inline(always)]
+fn mem_with<A: Alu, W: Width + Mem>(
+    c: &mut Cpu,
+    op: &Op,
+    io: &mut dyn CpuIo,
+    second: impl Fn(&Cpu, &Op) -> W,
+) -> R {
+    let run = |c: &mut Cpu, op: &Op, a: W| {
+        let b = second(c, op);
+        A::run(&mut c.flags, a, b)
+    };
     if A::WRITES {
-        r.put(&mut c.regs, op.r[0]);
+        c.change::<W>(op, io, run)
+    } else {
+        c.load_then::<W>(op, io, |c, op, a| {
+            run(c, op, a);
+        })
     }
-    Ok(())
 }
 
 fn mem_reg<A: Alu, W: Width + Mem>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
-    let b = W::get(&c.regs, op.r[1]);
-    if A::WRITES {
-        c.rmw::<W>(op, io, |c, a| A::run(&mut c.flags, a, b))?;
-    } else {
-        let a = c.load::<W>(op, io)?;
-        A::run(&mut c.flags, a, b);
-    }
-    Ok(())
+    mem_with::<A, W>(c, op, io, |c, op| W::get(&c.regs, op.r[1]))
 }
 
 fn mem_imm<A: Alu, W: Width + Mem>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
-    let b = W::cut(op.imm);
-    if A::WRITES {
-        c.rmw::<W>(op, io, |c, a| A::run(&mut c.flags, a, b))?;
-    } else {
-        let a = c.load::<W>(op, io)?;
-        A::run(&mut c.flags, a, b);
-    }
-    Ok(())
+    mem_with::<A, W>(c, op, io, |_, op| W::cut(op.imm))
 }
 
 /// Binds an operation of two operands in all its forms.
@@ -198,7 +205,7 @@ fn unary_reg<A: Unary, W: Width>(c: &mut Cpu, op: &Op, _io: &mut dyn CpuIo) -> R
 }
 
 fn unary_mem<A: Unary, W: Width + Mem>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
-    c.rmw::<W>(op, io, |c, a| A::run(&mut c.flags, a)).map(drop)
+    c.change::<W>(op, io, |c, _, a| A::run(&mut c.flags, a))
 }
 
 /// Binds an operation of one operand.

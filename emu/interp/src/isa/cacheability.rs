@@ -5,7 +5,7 @@
 use super::mmx::{enter, mm, mmx_ready};
 use super::simd::ready;
 use super::simd_transfer::{load_16_aligned, store_16_aligned};
-use crate::cpu::{Cpu, Width};
+use crate::cpu::{Cpu, SEGS, Width};
 use crate::fault::R;
 use crate::lower::Form;
 use crate::mmu::access::Mem;
@@ -79,7 +79,7 @@ fn store_selected(c: &mut Cpu, op: &Op, value: &[u8], mask: &[u8], io: &mut dyn 
     let lin = if op.has(CHECK_SEGMENT) {
         c.checked_linear(op.seg, offset, value.len() as u64, true)?
     } else {
-        offset.wrapping_add(c.seg_base[op.seg as usize % 7])
+        offset.wrapping_add(c.seg_base[op.seg as usize % SEGS])
     };
     let chosen = |i: &usize| mask[*i] & 0x80 != 0;
     let byte_at = |i: usize| lin.wrapping_add(i as u64);

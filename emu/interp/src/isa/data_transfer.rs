@@ -22,17 +22,15 @@ fn mov_reg_imm<W: Width>(c: &mut Cpu, op: &Op, _io: &mut dyn CpuIo) -> R {
 }
 
 fn mov_reg_mem<W: Width + Mem>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
-    c.load::<W>(op, io)?.put(&mut c.regs, op.r[0]);
-    Ok(())
+    c.load_then::<W>(op, io, |c, op, value| value.put(&mut c.regs, op.r[0]))
 }
 
 fn mov_mem_reg<W: Width + Mem>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
-    let value = W::get(&c.regs, op.r[1]);
-    c.store(op, value, io)
+    c.store_from::<W>(op, io, |c, op| W::get(&c.regs, op.r[1]))
 }
 
 fn mov_mem_imm<W: Width + Mem>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
-    c.store(op, W::cut(op.imm), io)
+    c.store_from::<W>(op, io, |_, op| W::cut(op.imm))
 }
 
 /// MOV between general registers, memory and immediates; other registers have families of their own.
@@ -47,29 +45,43 @@ pub fn mov(f: &Form<'_>) -> Option<Handler> {
     })
 }
 
-/// A move that extends from `S` to `D`.
-fn extend<D: Width, S: Width + Mem, const SIGNED: bool>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
-    let v = if op.has(crate::op::HAS_MEMORY) { c.load::<S>(op, io)? } else { S::get(&c.regs, op.r[1]) };
+#[inline(always)]
+fn put_extended<D: Width, S: Width, const SIGNED: bool>(c: &mut Cpu, op: &Op, v: S) {
     D::cut(if SIGNED { v.sext() } else { v.zext() }).put(&mut c.regs, op.r[0]);
+}
+
+fn extend_reg<D: Width, S: Width, const SIGNED: bool>(c: &mut Cpu, op: &Op, _io: &mut dyn CpuIo) -> R {
+    put_extended::<D, S, SIGNED>(c, op, S::get(&c.regs, op.r[1]));
     Ok(())
 }
 
+fn extend_mem<D: Width, S: Width + Mem, const SIGNED: bool>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
+    c.load_then::<S>(op, io, put_extended::<D, S, SIGNED>)
+}
+
 fn extending<const SIGNED: bool>(f: &Form<'_>) -> Option<Handler> {
-    let source = match f.kind(1) {
-        Kind::Mem => f.instruction.memory_size().size(),
-        _ => f.instruction.op1_register().size(),
-    };
-    Some(match (f.width, source) {
-        (16, 1) => extend::<u16, u8, SIGNED>,
-        (32, 1) => extend::<u32, u8, SIGNED>,
-        (64, 1) => extend::<u64, u8, SIGNED>,
-        (16, 2) => extend::<u16, u16, SIGNED>,
-        (32, 2) => extend::<u32, u16, SIGNED>,
-        (64, 2) => extend::<u64, u16, SIGNED>,
-        (16, 4) => extend::<u16, u32, SIGNED>,
-        (32, 4) => extend::<u32, u32, SIGNED>,
-        (64, 4) => extend::<u64, u32, SIGNED>,
-        _ => return None,
+    let memory = f.kind(1) == Kind::Mem;
+    let source =
+        if memory { f.instruction.memory_size().size() } else { f.instruction.op1_register().size() };
+    macro_rules! pick {
+        ($($width:literal, $size:literal => $d:ty, $s:ty;)*) => {
+            match (f.width, source, memory) {
+                $(($width, $size, false) => extend_reg::<$d, $s, SIGNED> as Handler,
+                ($width, $size, true) => extend_mem::<$d, $s, SIGNED>,)*
+                _ => return None,
+            }
+        };
+    }
+    Some(pick! {
+        16, 1 => u16, u8;
+        32, 1 => u32, u8;
+        64, 1 => u64, u8;
+        16, 2 => u16, u16;
+        32, 2 => u32, u16;
+        64, 2 => u64, u16;
+        16, 4 => u16, u32;
+        32, 4 => u32, u32;
+        64, 4 => u64, u32;
     })
 }
 

@@ -5,7 +5,7 @@
 //! Every iteration counts as one instruction, and a repetition can be left between any two: at the machine's stop,
 //! when an access wants attention, or on a fault. RIP then still is the instruction's, and RCX says how much is left.
 
-use crate::cpu::{Cpu, Width};
+use crate::cpu::{Cpu, SEGS, Width};
 use crate::fault::R;
 use crate::lower::Form;
 use crate::mmu::access::Mem;
@@ -111,7 +111,7 @@ fn movs_bulk<W: Width>(c: &mut Cpu, op: &Op) {
     if most < BULK_FROM {
         return;
     }
-    let (to, from) = (c.regs[7], c.regs[6].wrapping_add(c.seg_base[op.seg as usize % 7]));
+    let (to, from) = (c.regs[7], c.regs[6].wrapping_add(c.seg_base[op.seg as usize % SEGS]));
     let n = c.bulk_copy(to, from, most, W::BYTES as u64);
     c.regs[6] = c.regs[6].wrapping_add(n * W::BYTES as u64);
     c.regs[7] = c.regs[7].wrapping_add(n * W::BYTES as u64);

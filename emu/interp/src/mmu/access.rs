@@ -5,7 +5,7 @@
 
 use super::walk::Want;
 use super::{CHECKED, Mmu, SLOW};
-use crate::cpu::{Cpu, Width};
+use crate::cpu::{Cpu, SEGS, Width};
 use crate::fault::R;
 use crate::op::{CHECK_SEGMENT, NO_SEG, Op};
 use gemel_machine::CpuIo;
@@ -58,14 +58,16 @@ impl Cpu {
         if op.has(CHECK_SEGMENT) {
             self.checked_linear(op.seg, ea, bytes, write)
         } else {
-            Ok(ea.wrapping_add(self.seg_base[op.seg as usize % 7]))
+            Ok(ea.wrapping_add(self.seg_base[op.seg as usize % SEGS]))
         }
     }
 
     /// The linear address of an offset in a segment, with the checks of SDM 3A 5.3 and 5.5 (legacy modes).
+    #[cold]
+    #[inline(never)]
     pub fn checked_linear(&mut self, seg: u8, offset: u64, bytes: u64, write: bool) -> R<u64> {
         if self.is_64() || seg >= NO_SEG {
-            return Ok(offset.wrapping_add(self.seg_base[seg as usize % 7]));
+            return Ok(offset.wrapping_add(self.seg_base[seg as usize % SEGS]));
         }
         let s = self.s.seg[seg as usize];
         let offset = offset & 0xffff_ffff;
@@ -104,6 +106,87 @@ impl Cpu {
     pub fn store<T: Mem>(&mut self, op: &Op, value: T, io: &mut dyn CpuIo) -> R {
         let lin = self.linear(op, T::SIZE as u64, true)?;
         self.write(lin, op.seg, value, io)
+    }
+
+    /// Loads the op's memory operand and goes on with it. Like [`Cpu::load`], but everything beyond the fast path is a tail
+    /// call, so that the common case saves no registers: for the instructions that make up most of every program.
+    #[inline(always)]
+    pub fn load_then<T: Mem>(&mut self, op: &Op, io: &mut dyn CpuIo, then: impl Fn(&mut Self, &Op, T)) -> R {
+        #[cold]
+        #[inline(never)]
+        fn slow<T: Mem, F: Fn(&mut Cpu, &Op, T)>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo, then: F) -> R {
+            let value = c.load::<T>(op, io)?;
+            then(c, op, value);
+            Ok(())
+        }
+        if !op.has(CHECK_SEGMENT) {
+            let lin = self.ea(op).wrapping_add(self.seg_base[op.seg as usize % SEGS]);
+            let e = self.mmu.entry(lin);
+            if lin.wrapping_add(T::SIZE as u64 - 1) & !0xfff == e.read {
+                let host = (lin as usize).wrapping_add(e.addend) as *const T;
+                // SAFETY: as in `read`.
+                let value = unsafe { host.read_unaligned() };
+                then(self, op, value);
+                return Ok(());
+            }
+        }
+        slow(self, op, io, then)
+    }
+
+    /// Stores a value to the op's memory operand; tail calls as in [`Cpu::load_then`].
+    #[inline(always)]
+    pub fn store_from<T: Mem>(&mut self, op: &Op, io: &mut dyn CpuIo, value: impl Fn(&Self, &Op) -> T) -> R {
+        #[cold]
+        #[inline(never)]
+        fn slow<T: Mem, F: Fn(&Cpu, &Op) -> T>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo, value: F) -> R {
+            let value = value(c, op);
+            c.store(op, value, io)
+        }
+        if !op.has(CHECK_SEGMENT) {
+            let lin = self.ea(op).wrapping_add(self.seg_base[op.seg as usize % SEGS]);
+            let e = self.mmu.entry(lin);
+            if lin.wrapping_add(T::SIZE as u64 - 1) & !0xfff == e.write {
+                let host = (lin as usize).wrapping_add(e.addend) as *mut T;
+                // SAFETY: as in `write`.
+                unsafe { host.write_unaligned(value(self, op)) };
+                return Ok(());
+            }
+        }
+        slow(self, op, io, value)
+    }
+
+    /// Changes the op's memory operand in place; tail calls as in [`Cpu::load_then`], order as in [`Cpu::rmw`].
+    #[inline(always)]
+    pub fn change<T: Mem>(
+        &mut self,
+        op: &Op,
+        io: &mut dyn CpuIo,
+        change: impl Fn(&mut Self, &Op, T) -> T,
+    ) -> R {
+        #[cold]
+        #[inline(never)]
+        fn slow<T: Mem, F: Fn(&mut Cpu, &Op, T) -> T>(
+            c: &mut Cpu,
+            op: &Op,
+            io: &mut dyn CpuIo,
+            change: F,
+        ) -> R {
+            c.rmw::<T>(op, io, |c, old| change(c, op, old)).map(drop)
+        }
+        if !op.has(CHECK_SEGMENT) {
+            let lin = self.ea(op).wrapping_add(self.seg_base[op.seg as usize % SEGS]);
+            let e = self.mmu.entry(lin);
+            if lin.wrapping_add(T::SIZE as u64 - 1) & !0xfff == e.write {
+                let host = (lin as usize).wrapping_add(e.addend) as *mut T;
+                // SAFETY: as in `rmw`.
+                unsafe {
+                    let new = change(self, op, host.read_unaligned());
+                    host.write_unaligned(new);
+                }
+                return Ok(());
+            }
+        }
+        slow(self, op, io, change)
     }
 
     /// Loads from a linear address; `seg` tells #SS from #GP for non-canonical ones.
@@ -419,9 +502,15 @@ impl Cpu {
         if self.mode.flat { Ok(offset) } else { self.checked_linear(SS as u8, offset, bytes, write) }
     }
 
-    /// Pushes a value.
+    /// Pushes a value. Eight bytes are pushed in 64-bit mode only, where the stack is flat.
     #[inline(always)]
     pub fn push<W: Width + Mem>(&mut self, value: W, io: &mut dyn CpuIo) -> R {
+        if W::BITS == 64 {
+            let sp = self.regs[4].wrapping_sub(8);
+            self.write(sp, SS as u8, value, io)?;
+            self.regs[4] = sp;
+            return Ok(());
+        }
         let sp = self.regs[4].wrapping_sub(W::BYTES as u64) & self.stack_mask();
         let lin = self.stack_linear(sp, W::BYTES as u64, true)?;
         self.write(lin, SS as u8, value, io)?;
@@ -429,9 +518,14 @@ impl Cpu {
         Ok(())
     }
 
-    /// Pops a value.
+    /// Pops a value. Eight bytes are popped in 64-bit mode only, where the stack is flat.
     #[inline(always)]
     pub fn pop<W: Width + Mem>(&mut self, io: &mut dyn CpuIo) -> R<W> {
+        if W::BITS == 64 {
+            let value = self.read(self.regs[4], SS as u8, io)?;
+            self.regs[4] = self.regs[4].wrapping_add(8);
+            return Ok(value);
+        }
         let sp = self.regs[4] & self.stack_mask();
         let lin = self.stack_linear(sp, W::BYTES as u64, false)?;
         let value = self.read(lin, SS as u8, io)?;
