@@ -110,11 +110,11 @@ impl PairOptions {
             }
         }
         let ending = match (&ended.reason, ended.pause, quit) {
-            (Some(StopReason::GuestEnded | StopReason::PeerEnded), Some(pause), _) => Ending::Guest(pause),
-            (Some(StopReason::PeerEnded), None, _) => Ending::PeerEnded,
-            (Some(StopReason::Diverged), ..) => Ending::Diverged(
+            _ if ended.diverged.is_some() || ended.reason == Some(StopReason::Diverged) => Ending::Diverged(
                 ended.diverged.as_ref().map_or_else(|| "diverged".into(), ToString::to_string),
             ),
+            (Some(StopReason::GuestEnded | StopReason::PeerEnded), Some(pause), _) => Ending::Guest(pause),
+            (Some(StopReason::PeerEnded), None, _) => Ending::PeerEnded,
             (None, _, Some(quit)) => Ending::Quit(quit),
             _ => Ending::Lost,
         };

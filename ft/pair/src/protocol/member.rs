@@ -201,13 +201,13 @@ impl Member {
                 self.reached(now, at, &mut out);
                 self.ended = true;
             }
-            Event::EndReached => self.replication.end_reached(now),
+            Event::EndReached => self.replication.end_reached(now, &mut out),
             Event::Diverged => self.replication.diverged(now, &mut out),
             Event::Claim(answer) => self.replication.claim_answered(now, answer, &mut out),
         }
         // A machine that ended has nothing more to catch up with.
         if self.ended {
-            self.replication.end_reached(now);
+            self.replication.end_reached(now, &mut out);
         }
         self.serve(served, &mut out);
         out

@@ -8,6 +8,7 @@
 //! secondary  Sync -> Secondary -----+        |             +-> GoingLive -> Live (unprotected)
 //!                        |                  lost
 //!                        +-differs-> Stopped <+
+//!                        +-guest ended-> Finishing -> Stopped
 //! ```
 
 use super::member::Action;
@@ -41,6 +42,8 @@ pub enum Phase {
     GoingLive,
     /// Live without a peer.
     Live,
+    /// The guest has ended at the primary, and its outputs are delivered; this side still runs to the same end, to compare it.
+    Finishing,
     /// Nothing more to do.
     Stopped(StopReason),
 }
@@ -446,11 +449,15 @@ impl Replication {
         }
     }
 
-    /// The machine has executed all that was received before the feed ended.
-    pub(super) fn end_reached(&mut self, now: u64) {
-        if self.phase == Phase::GoingLive {
-            self.phase = Phase::Live;
-            self.failover.live = now;
+    /// The machine has executed all that was received before the feed ended, or has ended itself.
+    pub(super) fn end_reached(&mut self, now: u64, out: &mut Vec<Action>) {
+        match self.phase {
+            Phase::GoingLive => {
+                self.phase = Phase::Live;
+                self.failover.live = now;
+            }
+            Phase::Finishing => self.stop(StopReason::PeerEnded, out),
+            _ => {}
         }
     }
 
