@@ -4,20 +4,22 @@
 
 use crate::exit::Ending;
 use crate::options::{EpochOptions, MachineOptions, ReportOptions};
+use crate::replay::keep_evidence;
 use crate::report::{Report, Stopwatch};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use gemel_host::control::Control;
 use gemel_host::inbox::Source;
 use gemel_host::outputs::Null;
 use gemel_host::{Inbox, Outputs, QuitReason, signals};
 use gemel_log::{Header, LogWriter};
 use gemel_machine::Machine;
 use gemel_pair::protocol::{StopReason, Timing};
-use gemel_pair::shell::{Address, DirectoryArbiter, Ended, Options, Surroundings};
-use gemel_replay::write_evidence;
+use gemel_pair::shell::{Address, DirectoryArbiter, Ended, Options, ReportFn, Surroundings};
+use serde_json::json;
 use std::fs::File;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Options of both sides.
 #[derive(clap::Args)]
@@ -43,6 +45,9 @@ pub struct PairOptions {
     /// Milliseconds of guest time that the secondary may be behind before the primary's guest waits for it
     #[arg(long, value_name = "MS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     pub max_lag: u64,
+    /// A control socket: JSON lines (status, key, powerdown, quit). Keys for a side that is not live wait until it is
+    #[arg(long, value_name = "SOCKET")]
+    pub control: Option<PathBuf>,
     #[command(flatten)]
     pub machine: MachineOptions,
     #[command(flatten)]
@@ -58,6 +63,9 @@ impl PairOptions {
     /// An arbiter that cannot be used.
     pub fn shell(&self) -> Result<Options> {
         const MS: u64 = 1_000_000;
+        if self.vm.is_empty() || self.vm.contains(['/', '.']) {
+            bail!("--vm '{}': the name becomes a file's: leave out '/' and '.'", self.vm);
+        }
         let mut claimant = [0; 8];
         rustix::rand::getrandom(&mut claimant, rustix::rand::GetRandomFlags::empty())?;
         let claimant = format!("{}-{:016x}", std::process::id(), u64::from_le_bytes(claimant));
@@ -101,13 +109,8 @@ impl PairOptions {
         stopwatch: &Stopwatch,
     ) -> Result<ExitCode> {
         if let Some(diverged) = &ended.diverged {
-            let folder = self.log.clone().unwrap_or_else(|| format!("{}.log", self.vm).into());
-            let folder = folder.with_extension("diverged");
-            let snapshot = machine.snapshot().ok();
-            match write_evidence(&folder, diverged, snapshot.as_deref()) {
-                Ok(()) => eprintln!("gemel: the evidence is in {}", folder.display()),
-                Err(e) => gemel_host::warn(format_args!("cannot keep evidence in {}: {e}", folder.display())),
-            }
+            let log = self.log.clone().unwrap_or_else(|| PathBuf::from(&self.vm));
+            keep_evidence(&log, diverged, machine);
         }
         let ending = match (&ended.reason, ended.pause, quit) {
             _ if ended.diverged.is_some() || ended.reason == Some(StopReason::Diverged) => Ending::Diverged(
@@ -133,25 +136,39 @@ impl PairOptions {
     }
 }
 
-/// The side's inbox, as the pair uses it.
+/// The side's inbox and control socket, as the pair uses them.
 pub struct Surround {
     inbox: Arc<Inbox>,
+    report: Arc<OnceLock<ReportFn>>,
     /// The console can always send something: the guest may sleep for as long as it likes.
     _console: Source,
+    _control: Option<Control>,
 }
 
 impl Surround {
     /// Catches signals, too: from here on they end the side in good order.
     ///
     /// # Errors
-    /// No signal handlers.
-    pub fn new(inbox: &Arc<Inbox>) -> Result<Self> {
+    /// No signal handlers, or a control socket that cannot be made.
+    pub fn new(inbox: &Arc<Inbox>, role: &'static str, control: Option<&PathBuf>) -> Result<Self> {
         signals::install(inbox)?;
-        Ok(Self { inbox: Arc::clone(inbox), _console: inbox.source() })
+        let report: Arc<OnceLock<ReportFn>> = Arc::default();
+        let told = Arc::clone(&report);
+        let status = move || {
+            let figures = told.get().and_then(|report| serde_json::to_value(report()).ok());
+            json!({ "role": role, "pair": figures })
+        };
+        let control = control.map(|path| Control::open(path, inbox, Arc::new(status))).transpose()?;
+        Ok(Self { inbox: Arc::clone(inbox), report, _console: inbox.source(), _control: control })
     }
 }
 
 impl Surroundings for Surround {
+    fn observe(&self, report: ReportFn) {
+        // Called once.
+        let _ = self.report.set(report);
+    }
+
     fn input(&self, bytes: &[u8]) {
         self.inbox.serial(0, bytes);
     }

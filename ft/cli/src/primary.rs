@@ -38,7 +38,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let header = record::header(options, spec, ReadPolicy::Carried, pair.epochs.epoch);
 
     let inbox = Inbox::new();
-    let surround = Surround::new(&inbox)?;
+    let surround = Surround::new(&inbox, "primary", pair.control.as_ref())?;
     let primary = Primary::new(&pair.shell()?, listen, &header, Box::new(surround))?;
     let log = pair.open_log(&header)?;
     let connections = Connections { inbox: Arc::clone(&inbox), outputs: no_lines() };

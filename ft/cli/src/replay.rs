@@ -148,7 +148,7 @@ fn length(path: &Path) -> u64 {
 }
 
 /// Where the run went wrong, for somebody who wants to find out why.
-fn keep_evidence(log: &Path, diverged: &Diverged, machine: &mut Machine) {
+pub fn keep_evidence(log: &Path, diverged: &Diverged, machine: &mut Machine) {
     let mut folder = log.as_os_str().to_owned();
     folder.push(".diverged");
     let snapshot = machine.snapshot().ok();

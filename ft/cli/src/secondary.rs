@@ -41,7 +41,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let mut machine = machine::build(&spec, &images.kernel, &images.initrd)?;
 
     let inbox = Inbox::new();
-    let surround = Surround::new(&inbox)?;
+    let surround = Surround::new(&inbox, "secondary", pair.control.as_ref())?;
     let log = pair.open_log(&header)?;
     let (clock, seed) = (pair.machine.clock, spec.seed);
     let copies = Copies::new(images.disks);

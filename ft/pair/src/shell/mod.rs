@@ -23,5 +23,5 @@ pub use console::{Console, Shown};
 pub use error::PairError;
 pub use feed::FeedSource;
 pub use run::{Ended, Options, Primary, Secondary};
-pub use side::{Report, Surroundings, now};
+pub use side::{Report, ReportFn, Surroundings, now};
 pub use sink::PairSink;

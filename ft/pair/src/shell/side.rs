@@ -25,8 +25,14 @@ pub fn now() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
+/// Tells a side's figures.
+pub type ReportFn = Arc<dyn Fn() -> Report + Send + Sync>;
+
 /// What a side needs of the live world around its machine. Called from any thread.
 pub trait Surroundings: Send + Sync {
+    /// Called once, before anything else: how to learn the side's figures.
+    fn observe(&self, report: ReportFn);
+
     /// Hands bytes to the first serial port; must not wait.
     fn input(&self, bytes: &[u8]);
 
@@ -77,7 +83,7 @@ impl Side {
         feed: Option<Arc<Feed>>,
         claims: Sender<u64>,
     ) -> Arc<Self> {
-        Arc::new(Self {
+        let side = Arc::new(Self {
             member: Mutex::new(Member::new(hello, timing, now())),
             surroundings,
             feed,
@@ -87,7 +93,10 @@ impl Side {
             counts: Mutex::default(),
             progress: Mutex::default(),
             changed: Condvar::new(),
-        })
+        });
+        let observed = Arc::clone(&side);
+        side.surroundings.observe(Arc::new(move || observed.report()));
+        side
     }
 
     /// Something happened.
