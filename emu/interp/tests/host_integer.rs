@@ -5,53 +5,14 @@
 //!
 //! Not responsible for: memory operands, faults, modes.
 
+mod bench;
+
+use bench::{StopAt, host_is_amd};
 use gemel_interp::Interp;
-use gemel_machine::{Attention, CpuIo, GuestRam, Position, Query, Vcpu};
+use gemel_machine::{GuestRam, Vcpu};
 use gemel_x86::segment::{CS, DS, ES, SS};
 use gemel_x86::{CpuModel, CpuState, Segment};
 use std::sync::Arc;
-
-/// Stops after one instruction.
-struct OneStep(u64);
-
-impl CpuIo for OneStep {
-    fn attention(&mut self, _: Position) -> Attention {
-        Attention { stop: self.0, interrupt: false, nmi: false }
-    }
-    fn port_read(&mut self, at: Position, _: u16, _: u8) -> (u32, Attention) {
-        (u32::MAX, self.attention(at))
-    }
-    fn port_write(&mut self, at: Position, _: u16, _: u8, _: u32) -> Attention {
-        self.attention(at)
-    }
-    fn mmio_read(&mut self, at: Position, _: u64, _: u8) -> (u64, Attention) {
-        (u64::MAX, self.attention(at))
-    }
-    fn mmio_write(&mut self, at: Position, _: u64, _: u8, _: u64) -> Attention {
-        self.attention(at)
-    }
-    fn msr_read(&mut self, at: Position, _: u32) -> (Option<u64>, Attention) {
-        (None, self.attention(at))
-    }
-    fn msr_write(&mut self, at: Position, _: u32, _: u64) -> (Option<()>, Attention) {
-        (None, self.attention(at))
-    }
-    fn cr8_read(&mut self, _: Position) -> u8 {
-        0
-    }
-    fn cr8_write(&mut self, at: Position, _: u8) -> Attention {
-        self.attention(at)
-    }
-    fn acknowledge_irq(&mut self, at: Position) -> (u8, Attention) {
-        (0xff, self.attention(at))
-    }
-    fn acknowledge_nmi(&mut self, at: Position) -> Attention {
-        self.attention(at)
-    }
-    fn query(&mut self, _: Position, _: Query) -> u64 {
-        0
-    }
-}
 
 const CODE: u64 = 0x1_0000;
 const STATUS: u64 = 0x8d5;
@@ -92,7 +53,7 @@ impl Guest {
         self.state.rflags = input[3] | 2;
         self.state.count = 0;
         self.interp.restore(&self.state).unwrap();
-        self.interp.run(&mut OneStep(1)).unwrap();
+        self.interp.run(&mut StopAt(1)).unwrap();
         let s = self.interp.save().unwrap();
         assert_eq!(s.rip, CODE + code.len() as u64, "{code:02x?} did not retire");
         [s.gpr[0], s.gpr[1], s.gpr[2], s.rflags & STATUS]
@@ -151,11 +112,6 @@ impl Random {
     }
 }
 
-fn is_amd() -> bool {
-    let leaf = std::arch::x86_64::__cpuid(0);
-    leaf.ebx == u32::from_le_bytes(*b"Auth")
-}
-
 /// Compares one instruction over many operands; `ignore` are flags not compared.
 fn compare(guest: &mut Guest, random: &mut Random, code: &[u8], ignore: u64, cases: usize) -> Vec<String> {
     let native = Native::new(code);
@@ -177,7 +133,7 @@ fn integer_instructions_agree_with_the_host() {
     let mut random = Random(0x5eed_0001);
     let mut failed = Vec::new();
     let mut check = |code: &[u8], undefined: u64| {
-        let ignore = if is_amd() { 0 } else { undefined };
+        let ignore = if host_is_amd() { 0 } else { undefined };
         failed.extend(compare(&mut guest, &mut random, code, ignore, 300).into_iter().take(2));
     };
     const OF: u64 = 1 << 11;
