@@ -17,6 +17,9 @@ use std::time::{Duration, Instant};
 /// With no side to be reached for so long there is no pair.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+const NOBODY: &str =
+    "no side of the pair can be reached: start them, or give the addresses of their --console";
+
 /// Options of `gemel console`.
 #[derive(clap::Args)]
 pub struct Args {
@@ -41,13 +44,14 @@ pub fn run(args: Args) -> Result<ExitCode> {
 }
 
 fn status(args: &Args, console: &Console) -> Result<ExitCode> {
-    let mut told = vec![false; args.sides.len()];
+    let (mut told, mut any) = (vec![false; args.sides.len()], false);
     console.ask_figures();
     let deadline = Instant::now() + Duration::from_secs(2);
     while let Ok(shown) = console.shown().recv_deadline(deadline) {
         match shown {
             Shown::Reached(_) => console.ask_figures(),
             Shown::Figures(side, report) if !std::mem::replace(&mut told[side], true) => {
+                any = true;
                 println!("{}", json!({ "side": args.sides[side].to_string(), "figures": *report }));
             }
             Shown::Gone(side) => told[side] = true,
@@ -56,6 +60,9 @@ fn status(args: &Args, console: &Console) -> Result<ExitCode> {
         if told.iter().all(|t| *t) {
             break;
         }
+    }
+    if !any {
+        bail!("{NOBODY}");
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -103,7 +110,7 @@ fn attend(args: &Args, console: Console) -> Result<ExitCode> {
             Ok(Shown::Output(..) | Shown::Figures(..)) | Err(_) => {}
         }
         if gone.iter().all(|since| since.is_some_and(|at: Instant| at.elapsed() > PATIENCE)) {
-            bail!("no side of the pair can be reached: start them, or give the addresses of their --console");
+            bail!("{NOBODY}");
         }
     }
 }

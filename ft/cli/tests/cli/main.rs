@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod endings;
+mod pair;
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

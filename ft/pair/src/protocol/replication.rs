@@ -293,7 +293,8 @@ impl Replication {
                 self.send(now, Message::Ack { sequence, executed: self.reached.time.0 }, out);
             }
             (Phase::Secondary, Message::Goodbye(Goodbye::GuestEnded)) => {
-                self.stop(StopReason::PeerEnded, out)
+                self.phase = Phase::Finishing;
+                out.push(Action::EndFeed);
             }
             (Phase::Secondary, Message::Heartbeat { delivered, .. }) => {
                 self.delivered = self.delivered.max(delivered);

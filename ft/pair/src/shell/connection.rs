@@ -21,6 +21,8 @@ use std::{fmt, str, thread};
 /// A write that takes longer has a reader that is stopped or gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// A primary that listens says who it is at once.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 /// Nice value of the pair's own threads.
 const URGENT: i32 = -10;
 
@@ -172,14 +174,27 @@ impl Stream {
             || io::Error::new(io::ErrorKind::InvalidData, "what answers there speaks another language");
         let mut arrived = Vec::new();
         let mut buffer = [0; 4096];
+        self.set_read_timeout(Some(GREETING_TIMEOUT))?;
         loop {
-            match self.read(&mut buffer)? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                n => arrived.extend_from_slice(&buffer[..n]),
+            match self.read(&mut buffer) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(n) => arrived.extend_from_slice(&buffer[..n]),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, "no answer"));
+                }
+                Err(e) => return Err(e),
             }
             if let Some(message) = decode(&mut arrived).map_err(|_| nonsense())? {
+                self.set_read_timeout(None)?;
                 return if arrived.is_empty() { Ok(message) } else { Err(nonsense()) };
             }
+        }
+    }
+
+    fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.set_read_timeout(timeout),
+            Self::Unix(stream) => stream.set_read_timeout(timeout),
         }
     }
 
@@ -346,6 +361,74 @@ fn read_all<M: DeserializeOwned>(stream: &mut Stream, on_message: &mut impl FnMu
                 Ok(None) => break,
                 Err(_) => return,
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Message;
+    use crossbeam::channel::unbounded;
+
+    fn heartbeat(delivered: u64) -> Message {
+        Message::Heartbeat { delivered, executed: 0 }
+    }
+
+    /// Both ends of a connection over a UNIX socket; what the second hears, and that it closed.
+    fn pair() -> (Stream, Stream) {
+        let (a, b) = UnixStream::pair().unwrap();
+        (Stream::Unix(a).prepare().unwrap(), Stream::Unix(b).prepare().unwrap())
+    }
+
+    #[test]
+    fn messages_come_in_order_also_when_the_socket_is_full_and_before_the_end() {
+        let (a, b) = pair();
+        let (heard, hear) = unbounded();
+        let on_message = move |message: Message| {
+            if heard.is_empty() {
+                thread::sleep(Duration::from_millis(20)); // let the sender run into a full socket
+            }
+            heard.send(message).is_ok()
+        };
+        let (closed, wait_closed) = unbounded();
+        let out: Outgoing<Message> = attend(a, "a", |_: Message| true, || {}).unwrap();
+        let _back: Outgoing<Message> = attend(b, "b", on_message, move || closed.send(()).unwrap()).unwrap();
+        for i in 0..1000 {
+            out.send(&heartbeat(i));
+            out.send(&Message::Entries { sequence: i, bytes: vec![i as u8; 2000] });
+        }
+        out.close();
+        wait_closed.recv_timeout(Duration::from_secs(30)).unwrap();
+        let messages: Vec<Message> = hear.try_iter().collect();
+        assert_eq!(messages.len(), 2000);
+        for (i, two) in (0..).zip(messages.chunks(2)) {
+            assert_eq!(two[0], heartbeat(i));
+            assert_eq!(two[1], Message::Entries { sequence: i, bytes: vec![i as u8; 2000] });
+        }
+    }
+
+    #[test]
+    fn nonsense_closes_the_connection() {
+        for nonsense in [&[0xff; 64][..], &[3, 0, 0, 0, 0xee, 0xee, 0xee], &[0, 0, 0, 0]] {
+            let (a, b) = pair();
+            let (closed, wait_closed) = unbounded();
+            let _out: Outgoing<Message> =
+                attend(b, "b", |_: Message| true, move || closed.send(()).unwrap()).unwrap();
+            a.write_all(nonsense).unwrap();
+            wait_closed.recv_timeout(Duration::from_secs(30)).unwrap();
+        }
+    }
+
+    #[test]
+    fn addresses_are_read_as_they_are_shown() {
+        for (text, shown) in
+            [("1.2.3.4:5", "1.2.3.4:5"), (":7", "127.0.0.1:7"), ("tcp:h:7", "h:7"), ("unix:/x", "unix:/x")]
+        {
+            assert_eq!(text.parse::<Address>().unwrap().to_string(), shown);
+        }
+        for bad in ["", "host", "host:port", "unix:", "1.2.3.4:70000"] {
+            assert!(bad.parse::<Address>().is_err(), "{bad}");
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Not responsible for: building machines and live worlds (the caller's), decisions (`protocol`).
 
 use super::arbiter::{Arbiter, Claim};
-use super::connection::{Address, Listener, Outgoing, Stream, attend, spawn};
+use super::connection::{Address, Listener, Stream, attend, spawn};
 use super::error::PairError;
 use super::feed::{Feed, FeedSource};
 use super::side::{Report, Side, Surroundings};
@@ -108,13 +108,20 @@ fn serve(side: &Arc<Side>, id: u64, stream: Stream) {
     drop(ready);
 }
 
-fn attend_peer(side: &Arc<Side>, stream: Stream) -> Result<Outgoing<Message>, PairError> {
+/// Attends to the connection to a primary whose `hello` has been read from it. What follows is heard only after that: the
+/// primary starts as soon as it has this side's greeting.
+fn attend_primary(side: &Arc<Side>, stream: Stream, hello: Hello) -> Result<(), PairError> {
     let (hearing, closing) = (Arc::clone(side), Arc::clone(side));
+    let (ready, wait) = unbounded::<()>();
     let on_message = move |message| {
+        let _ = wait.recv(); // returns at once when `ready` is gone
         hearing.event(Event::PeerMessage(message));
         true
     };
-    attend(stream, "peer", on_message, move || closing.event(Event::PeerClosed))
+    side.set_peer(attend(stream, "peer", on_message, move || closing.event(Event::PeerClosed))?);
+    side.event(Event::PeerMessage(Message::Hello(hello)));
+    drop(ready);
+    Ok(())
 }
 
 /// The primary, before its machine runs.
@@ -279,8 +286,7 @@ impl Secondary {
         let side = Side::new(ours, options.timing, surroundings, Some(Arc::clone(&feed)), claim);
         start_threads(&side, options, claims, clients)?;
         let sink = PairSink::new(Arc::clone(&side), &header)?;
-        side.set_peer(attend_peer(&side, stream)?);
-        side.event(Event::PeerMessage(Message::Hello(hello)));
+        attend_primary(&side, stream, hello)?;
         if !side.wait_started() {
             return match side.wait_stopped() {
                 Some(StopReason::Refused(why)) => Err(PairError::Refused(why)),

@@ -163,6 +163,7 @@ fn a_healthy_pair_ends_with_its_guest() {
         assert_eq!(world.sides[1].stopped, Some(StopReason::PeerEnded));
         assert_eq!(world.shown, world.sides[0].toy.outputs);
         assert_eq!(world.sides[0].toy.outputs, world.sides[1].toy.outputs);
+        assert!(world.sides[1].toy.ended(), "the secondary left before it had compared the end");
         assert!(world.guest_ended);
     }
 }
