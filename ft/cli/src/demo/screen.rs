@@ -14,14 +14,16 @@ const PLAIN_INTERVAL: Duration = Duration::from_secs(2);
 /// standard error.
 pub struct Screen {
     rows: Option<u16>,
+    columns: usize,
     told: Option<Instant>,
 }
 
 impl Screen {
     /// Takes the terminal's last row, if there is a terminal.
     pub fn new() -> Self {
-        let rows = tcgetwinsize(stdout()).ok().map(|size| size.ws_row).filter(|rows| *rows > 4);
-        let screen = Self { rows: rows.filter(|_| stdout().is_terminal()), told: None };
+        let size = tcgetwinsize(stdout()).ok().filter(|size| size.ws_row > 4 && stdout().is_terminal());
+        let columns = size.map_or(0, |size| usize::from(size.ws_col));
+        let screen = Self { rows: size.map(|size| size.ws_row), columns, told: None };
         if let Some(rows) = screen.rows {
             // A scrolling region above the last row (DECSTBM), and the cursor into it.
             print!("\x1b[2J\x1b[1;{}r\x1b[1;1H", rows - 1);
@@ -52,7 +54,11 @@ impl Screen {
     pub fn figures(&mut self, line: &str) {
         match self.rows {
             // Save the cursor, go to the last row, reverse video, and back (DECSC, CUP, DECRC).
-            Some(rows) => print!("\x1b7\x1b[{rows};1H\x1b[2K\x1b[7m{line}\x1b[0m\x1b8"),
+            // What does not fit would scroll the screen.
+            Some(rows) => {
+                let line: String = line.chars().take(self.columns).collect();
+                print!("\x1b7\x1b[{rows};1H\x1b[2K\x1b[7m{line}\x1b[0m\x1b8");
+            }
             None if self.told.is_none_or(|at| at.elapsed() > PLAIN_INTERVAL) => {
                 self.told = Some(Instant::now());
                 eprintln!("[{line}]");

@@ -72,7 +72,8 @@ pub fn judge(args: &Args, folder: &Folder, played: Played) -> Result<ExitCode> {
         "epoch_won_ms": milliseconds(played.killed, failover.claimed),
         "live_ms": milliseconds(played.killed, failover.live),
         "first_output_ms": milliseconds(played.killed, played.first_output.unwrap_or(0)),
-        "lag_at_kill_ms": failover.lag as f64 / 1e6,
+        "lag_before_kill_ms": played.primary.as_ref().map(|r| r.figures.lag as f64 / 1e6),
+        "lag_at_claim_ms": failover.lag as f64 / 1e6,
         "console_bytes": played.shown.len(),
         "log_bytes": log.total(),
         "log_bytes_by_class": log,
@@ -95,7 +96,8 @@ fn tell(figures: &Value, played: &Played) {
     show("  the epoch being its", "epoch_won_ms", "ms");
     show("  the end of the primary's log: live", "live_ms", "ms");
     show("  the first output", "first_output_ms", "ms");
-    show("guest time it had to catch up with", "lag_at_kill_ms", "ms");
+    show("execution lag last seen before the kill", "lag_before_kill_ms", "ms");
+    show("execution lag when the epoch was won", "lag_at_claim_ms", "ms");
     println!("  {:<44} {:>10} bytes", "log", figures["log_bytes"]);
     println!("  {:<44} {}", "log by class", figures["log_bytes_by_class"]);
     let complaints = figures["complaints"].as_array().map(Vec::as_slice).unwrap_or_default();
