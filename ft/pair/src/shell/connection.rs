@@ -29,7 +29,7 @@ const URGENT: i32 = -10;
 /// Where to listen or connect.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Address {
-    /// `HOST:PORT`.
+    /// `HOST:PORT`; without a host, as QEMU's users write it, all of this machine's addresses.
     Tcp(String),
     /// `unix:PATH`.
     Unix(PathBuf),
@@ -47,7 +47,7 @@ impl str::FromStr for Address {
                 let (host, port) =
                     text.strip_prefix("tcp:").unwrap_or(text).rsplit_once(':').ok_or_else(refuse)?;
                 port.parse::<u16>().map_err(|_| refuse())?;
-                Ok(Self::Tcp(format!("{}:{port}", if host.is_empty() { "127.0.0.1" } else { host })))
+                Ok(Self::Tcp(format!("{}:{port}", if host.is_empty() { "0.0.0.0" } else { host })))
             }
         }
     }
@@ -423,7 +423,7 @@ mod tests {
     #[test]
     fn addresses_are_read_as_they_are_shown() {
         for (text, shown) in
-            [("1.2.3.4:5", "1.2.3.4:5"), (":7", "127.0.0.1:7"), ("tcp:h:7", "h:7"), ("unix:/x", "unix:/x")]
+            [("1.2.3.4:5", "1.2.3.4:5"), (":7", "0.0.0.0:7"), ("tcp:h:7", "h:7"), ("unix:/x", "unix:/x")]
         {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), shown);
         }
