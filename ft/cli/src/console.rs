@@ -12,6 +12,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// With no side to be reached for so long there is no pair.
@@ -76,7 +77,10 @@ fn note(events: &mut Option<File>, event: Value) -> io::Result<()> {
 fn attend(args: &Args, console: Console) -> Result<ExitCode> {
     let shown = console.shown().clone();
     let _raw = terminal::is_terminal().then(terminal::raw).transpose()?;
-    std::thread::spawn(move || type_in(&console));
+    // Input can end before the guest does; what it prints is shown all the same.
+    let console = Arc::new(console);
+    let typist = Arc::clone(&console);
+    std::thread::spawn(move || type_in(&typist));
     let mut out = io::stdout().lock();
     let mut gone = vec![None; args.sides.len()];
     let mut events = match &args.events {
