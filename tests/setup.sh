@@ -12,3 +12,5 @@ for component in fmt clippy; do
         exit 1
     }
 done
+# iasl reads the ACPI tables that the board writes
+need acpica-tools
