@@ -219,3 +219,40 @@ pub trait World {
     /// [`Stop::Diverged`] when it is not the expected one.
     fn digest(&mut self, at: At, digest: Digest) -> Result<(), Stop>;
 }
+
+/// Inside `impl World for Wrapper<W>`: hands the named calls on to the field `world`. A wrapper writes out what it changes and names the
+/// rest, so that a call with a default, like [`World::input_number`], is not lost on the way.
+#[macro_export]
+macro_rules! forward_to_world {
+    ($($call:ident),* $(,)?) => { $($crate::forward_to_world!(@ $call);)* };
+    (@ input_number) => {
+        fn input_number(&self) -> Option<u64> {
+            self.world.input_number()
+        }
+    };
+    (@ idle) => {
+        fn idle(&mut self, at: $crate::At, until: $crate::VirtTime) -> Result<$crate::VirtTime, $crate::Stop> {
+            self.world.idle(at, until)
+        }
+    };
+    (@ answer) => {
+        fn answer(&mut self, at: $crate::At, query: $crate::Query) -> Result<u64, $crate::Stop> {
+            self.world.answer(at, query)
+        }
+    };
+    (@ emit) => {
+        fn emit(&mut self, at: $crate::At, output: $crate::Output) {
+            self.world.emit(at, output);
+        }
+    };
+    (@ digest_due) => {
+        fn digest_due(&self, at: $crate::At) -> bool {
+            self.world.digest_due(at)
+        }
+    };
+    (@ digest) => {
+        fn digest(&mut self, at: $crate::At, digest: $crate::Digest) -> Result<(), $crate::Stop> {
+            self.world.digest(at, digest)
+        }
+    };
+}

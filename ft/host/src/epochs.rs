@@ -3,7 +3,7 @@
 //! Not responsible for: comparing digests (`ft/replay`); two files of this kind can be compared with `cmp`.
 
 use crate::error::HostError;
-use gemel_machine::{At, Digest, Input, Output, Query, Stop, StopAt, VirtTime, World};
+use gemel_machine::{At, Digest, Input, Stop, StopAt, World, forward_to_world};
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -62,21 +62,7 @@ impl<W: World> World for Epochs<W> {
         self.world.poll(at)
     }
 
-    fn input_number(&self) -> Option<u64> {
-        self.world.input_number()
-    }
-
-    fn idle(&mut self, at: At, until: VirtTime) -> Result<VirtTime, Stop> {
-        self.world.idle(at, until)
-    }
-
-    fn answer(&mut self, at: At, query: Query) -> Result<u64, Stop> {
-        self.world.answer(at, query)
-    }
-
-    fn emit(&mut self, at: At, output: Output) {
-        self.world.emit(at, output);
-    }
+    forward_to_world!(input_number, idle, answer, emit);
 
     fn digest_due(&self, at: At) -> bool {
         at.position.count >= self.next || self.world.digest_due(at)

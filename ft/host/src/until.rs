@@ -2,7 +2,7 @@
 //!
 //! Not responsible for: anything else; the wrapped world answers.
 
-use gemel_machine::{At, Digest, Input, Output, Query, Stop, StopAt, VirtTime, World};
+use gemel_machine::{At, Input, Stop, StopAt, World, forward_to_world};
 
 /// Ends the run at the first boundary whose count is not below a limit.
 pub struct Until<W> {
@@ -38,27 +38,5 @@ impl<W: World> World for Until<W> {
         self.world.poll(at)
     }
 
-    fn input_number(&self) -> Option<u64> {
-        self.world.input_number()
-    }
-
-    fn idle(&mut self, at: At, until: VirtTime) -> Result<VirtTime, Stop> {
-        self.world.idle(at, until)
-    }
-
-    fn answer(&mut self, at: At, query: Query) -> Result<u64, Stop> {
-        self.world.answer(at, query)
-    }
-
-    fn emit(&mut self, at: At, output: Output) {
-        self.world.emit(at, output);
-    }
-
-    fn digest_due(&self, at: At) -> bool {
-        self.world.digest_due(at)
-    }
-
-    fn digest(&mut self, at: At, digest: Digest) -> Result<(), Stop> {
-        self.world.digest(at, digest)
-    }
+    forward_to_world!(input_number, idle, answer, emit, digest_due, digest);
 }

@@ -9,7 +9,7 @@ use crate::sink::EntrySink;
 use crate::tally::OutputTally;
 use gemel_log::{Body, EndReason, Entry, Header, ReadPolicy, data_check};
 use gemel_machine::{
-    At, Digest, Input, Machine, Output, Pause, Query, RunError, Stop, StopAt, VirtTime, World,
+    At, Digest, Input, Machine, Output, Pause, Query, RunError, Stop, StopAt, World, forward_to_world,
 };
 
 /// Wraps a world and records it.
@@ -130,13 +130,7 @@ impl<W: World, S: EntrySink> World for Record<W, S> {
         Ok(input)
     }
 
-    fn input_number(&self) -> Option<u64> {
-        self.world.input_number()
-    }
-
-    fn idle(&mut self, at: At, until: VirtTime) -> Result<VirtTime, Stop> {
-        self.world.idle(at, until)
-    }
+    forward_to_world!(input_number, idle);
 
     fn answer(&mut self, at: At, query: Query) -> Result<u64, Stop> {
         let value = self.world.answer(at, query)?;

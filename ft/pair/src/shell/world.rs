@@ -4,7 +4,7 @@
 
 use super::side::Side;
 use crate::protocol::{Channel, Event};
-use gemel_machine::{At, Digest, Input, Output, Query, Stop, StopAt, VirtTime, World};
+use gemel_machine::{At, Input, Output, Stop, StopAt, VirtTime, World, forward_to_world};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -91,17 +91,7 @@ impl<W: World> World for Paired<W> {
         Ok(input)
     }
 
-    fn input_number(&self) -> Option<u64> {
-        self.world.input_number()
-    }
-
-    fn idle(&mut self, at: At, until: VirtTime) -> Result<VirtTime, Stop> {
-        self.world.idle(at, until)
-    }
-
-    fn answer(&mut self, at: At, query: Query) -> Result<u64, Stop> {
-        self.world.answer(at, query)
-    }
+    forward_to_world!(input_number, idle, answer, digest_due, digest);
 
     fn emit(&mut self, at: At, output: Output) {
         let byte = match &output {
@@ -115,13 +105,5 @@ impl<W: World> World for Paired<W> {
             self.due.get_or_insert(at.position.count.saturating_add(OUTPUT_BATCH));
         }
         self.world.emit(at, output);
-    }
-
-    fn digest_due(&self, at: At) -> bool {
-        self.world.digest_due(at)
-    }
-
-    fn digest(&mut self, at: At, digest: Digest) -> Result<(), Stop> {
-        self.world.digest(at, digest)
     }
 }
