@@ -43,7 +43,7 @@ const GUESTS: &[(&str, &[Role])] = &[
     ("pagefault", &[]),
     ("disk-virtio", &[Recorded, Replayed]),
     ("idle", &[Plain]),
-    ("interact", &[Recorded, Replayed]),
+    ("interact", &[Recorded, Replayed, Paired]),
     ("lines", &[Recorded, Replayed]),
     ("shell", &[Paired]),
     ("apps-run", &[]),

@@ -32,7 +32,8 @@ pub fn run(guest: &Guest) -> Result<Outcome> {
         format!("the primary said: {}\nthe secondary said: {}", primary.printed().1, secondary.printed().1)
     };
     if let Some(typist) = typist::for_guest(&guest.name) {
-        typist(&mut terminal, &folder.path().join("no-control-socket")).with_context(messages)?;
+        let controls = ["primary", "secondary"].map(|role| control(folder.path(), role));
+        typist(&mut terminal, &controls).with_context(messages)?;
     }
     let serial = terminal.finish(LIMIT).with_context(messages)?;
     console.succeed()?;
@@ -52,6 +53,10 @@ fn log(folder: &Path, role: &str) -> PathBuf {
     folder.join(role).with_extension("gml")
 }
 
+fn control(folder: &Path, role: &str) -> PathBuf {
+    folder.join(role).with_extension("control")
+}
+
 /// One side's command line, but for the address of the link.
 fn side(role: &str, guest: &Guest, folder: &Path, clock: &str) -> Result<Command> {
     let arbiter = folder.join("arbiter");
@@ -59,6 +64,7 @@ fn side(role: &str, guest: &Guest, folder: &Path, clock: &str) -> Result<Command
     let mut command = gemel_with(role, guest)?;
     command.args(["--json", "--clock", clock, "--console", &format!("unix:{}", folder.join(role).display())]);
     command.arg("--arbiter").arg(arbiter).arg("--log").arg(log(folder, role));
+    command.arg("--control").arg(control(folder, role));
     // A host that is busy with other tests must not look like a dead side.
     command.args(["--silence", "20000", "--drop", "60000"]);
     Ok(command)

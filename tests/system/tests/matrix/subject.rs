@@ -154,7 +154,7 @@ fn attended(folder: &Path, command: &mut Command, typist: Typist) -> Result<(Fin
     command.arg("--serial").arg(format!("unix:{},server", serial.display())).arg("--control").arg(&control);
     let running = Bounded::start(told(folder, command), LIMIT)?;
     let mut port = Terminal::connect(&serial, LIMIT).with_context(|| running.printed().1)?;
-    typist(&mut port, &control).with_context(|| running.printed().1)?;
+    typist(&mut port, &[control]).with_context(|| running.printed().1)?;
     let printed = port.finish(LIMIT)?;
     Ok((running.succeed()?, printed))
 }
