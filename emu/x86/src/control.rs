@@ -60,6 +60,13 @@ pub const CR4_SMEP: u64 = 1 << 20;
 /// CR4: no supervisor data access to user pages unless AC.
 pub const CR4_SMAP: u64 = 1 << 21;
 
+/// XCR0: the x87 state, always one.
+pub const XCR0_X87: u64 = 1 << 0;
+/// XCR0: XMM registers and MXCSR.
+pub const XCR0_SSE: u64 = 1 << 1;
+/// XCR0: upper halves of the YMM registers.
+pub const XCR0_AVX: u64 = 1 << 2;
+
 /// EFER: SYSCALL.
 pub const EFER_SCE: u64 = 1 << 0;
 /// EFER: long mode enable.

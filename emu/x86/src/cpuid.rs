@@ -2,7 +2,7 @@
 //!
 //! Not responsible for: the instructions themselves. A feature that a model lacks raises #UD in `emu/interp`.
 
-use crate::control::CR4_OSXSAVE;
+use crate::control::{CR4_OSXSAVE, XCR0_AVX, XCR0_SSE, XCR0_X87};
 use crate::state::CpuState;
 use bitflags::bitflags;
 
@@ -48,6 +48,36 @@ bitflags! {
         const TSC_ADJUST = 1 << 17;
         /// 64-bit mode, SYSCALL, NX.
         const LONG_MODE = 1 << 18;
+        /// AVX: VEX encodings and the upper halves of the YMM registers (needs XSAVE).
+        const AVX = 1 << 19;
+        /// AVX2.
+        const AVX2 = 1 << 20;
+        /// Fused multiply-add with three operands.
+        const FMA = 1 << 21;
+        /// Conversion to and from half precision.
+        const F16C = 1 << 22;
+        /// First group of bit manipulation: ANDN, BEXTR, BLSI, BLSMSK, BLSR, TZCNT.
+        const BMI1 = 1 << 23;
+        /// Second group of bit manipulation: BZHI, MULX, PDEP, PEXT, RORX, SARX, SHLX, SHRX.
+        const BMI2 = 1 << 24;
+        /// LZCNT.
+        const LZCNT = 1 << 25;
+        /// MOVBE.
+        const MOVBE = 1 << 26;
+        /// AES rounds.
+        const AES = 1 << 27;
+        /// Carry-less multiplication.
+        const PCLMULQDQ = 1 << 28;
+        /// SHA-1 and SHA-256 rounds.
+        const SHA = 1 << 29;
+        /// RDRAND.
+        const RDRAND = 1 << 30;
+        /// RDSEED.
+        const RDSEED = 1 << 31;
+        /// AES rounds on 256 bits.
+        const VAES = 1 << 32;
+        /// Carry-less multiplication on 256 bits.
+        const VPCLMULQDQ = 1 << 33;
     }
 }
 
@@ -91,18 +121,30 @@ impl CpuModel {
         }
     }
 
+    /// x86-64-v3 by the psABI levels, and AES, PCLMULQDQ, SHA, RDRAND, RDSEED, which every CPU of that level has but the
+    /// oldest.
+    pub fn x86_64_v3() -> Self {
+        use Feature as F;
+        let v2 = Self::x86_64_v2();
+        let level = F::XSAVE | F::AVX | F::AVX2 | F::FMA | F::F16C | F::BMI1 | F::BMI2 | F::LZCNT | F::MOVBE;
+        let extra = F::AES | F::PCLMULQDQ | F::SHA | F::RDRAND | F::RDSEED;
+        Self { name: "x86-64-v3", features: v2.features | level | extra, ..v2 }
+    }
+
+    /// The model of a name, without changes.
+    fn named(name: &str) -> Option<Self> {
+        [Self::x86_64_v2(), Self::x86_64_v3()].into_iter().find(|model| model.name == name)
+    }
+
     /// Reads `NAME[,+FEATURE|,-FEATURE]...`, as in `x86-64-v2,+pcid`.
     ///
     /// # Errors
     /// A sentence that names the unknown model or feature.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut parts = text.split(',');
-        let mut model = match parts.next() {
-            Some("x86-64-v2") => Self::x86_64_v2(),
-            other => {
-                return Err(format!("unknown CPU model '{}': known is x86-64-v2", other.unwrap_or_default()));
-            }
-        };
+        let name = parts.next().unwrap_or_default();
+        let mut model = Self::named(name)
+            .ok_or_else(|| format!("unknown CPU model '{name}': known are x86-64-v2 and x86-64-v3"))?;
         for part in parts {
             let (on, name) = match (part.strip_prefix('+'), part.strip_prefix('-')) {
                 (Some(name), _) => (true, name),
@@ -119,7 +161,7 @@ impl CpuModel {
 
     /// The model's canonical text: what [`CpuModel::parse`] reads back to an equal model.
     pub fn text(&self) -> String {
-        let base = Self::x86_64_v2().features;
+        let base = Self::named(self.name).map_or(Feature::empty(), |model| model.features);
         let mut out = self.name.to_string();
         for (name, feature) in Feature::all().iter_names() {
             let name = name.to_ascii_lowercase();
@@ -154,9 +196,15 @@ impl CpuModel {
             0 => [MAX_BASIC, word(0), word(8), word(4)],
             // Family 15 model 107 stepping 1, the generic AuthenticAMD identity that kernels treat without quirks.
             1 => [0x60fb1, 1 << 16 | 8 << 8, self.leaf_1_ecx(state), self.leaf_1_edx(apic_enabled)],
-            7 if subleaf == 0 => [0, self.leaf_7_ebx(), self.bit(Feature::UMIP, 2), 0],
+            7 if subleaf == 0 => [0, self.leaf_7_ebx(), self.leaf_7_ecx(), 0],
             0xd if self.has(Feature::XSAVE) => match subleaf {
-                0 => [3, 0x240, 0x240, 0],
+                0 => {
+                    let size = |components| if components & XCR0_AVX != 0 { 0x340 } else { 0x240 };
+                    let offered = self.xcr0_mask();
+                    [offered as u32, size(state.xcr0), size(offered), (offered >> 32) as u32]
+                }
+                // The upper halves of the YMM registers: 256 bytes behind the header.
+                2 if self.has(Feature::AVX) => [0x100, 0x240, 0, 0],
                 _ => [0; 4],
             },
             // TSC = crystal (1 GHz) * 1 / 1.
@@ -174,13 +222,13 @@ impl CpuModel {
                     | lm
                     | self.bit(Feature::PAGE_1G, 26)
                     | self.bit(Feature::RDTSCP, 27);
-                // LAHF/SAHF in 64-bit mode, CR8 in legacy mode (AltMovCr8).
-                [0x60fb1, 0, 1 | 1 << 4, edx]
+                // LAHF/SAHF in 64-bit mode, CR8 in legacy mode (AltMovCr8), advanced bit manipulation (LZCNT).
+                [0x60fb1, 0, 1 | 1 << 4 | self.bit(Feature::LZCNT, 5), edx]
             }
             0x8000_0002..=0x8000_0004 => {
                 let mut text = [0u8; 48];
-                let name = b"Gemel virtual CPU (x86-64-v2)";
-                text[..name.len()].copy_from_slice(name);
+                let brand = format!("Gemel virtual CPU ({})", self.name);
+                text[..brand.len()].copy_from_slice(brand.as_bytes());
                 let at = (leaf - 0x8000_0002) as usize * 16;
                 std::array::from_fn(|i| {
                     u32::from_le_bytes([
@@ -206,16 +254,23 @@ impl CpuModel {
     fn leaf_1_ecx(&self, state: &CpuState) -> u32 {
         use Feature as F;
         self.bit(F::SSE3, 0)
+            | self.bit(F::PCLMULQDQ, 1)
             | self.bit(F::SSSE3, 9)
+            | self.bit(F::FMA, 12)
             | self.bit(F::CX16, 13)
             | self.bit(F::PCID, 17)
             | self.bit(F::SSE4_1, 19)
             | self.bit(F::SSE4_2, 20)
             | self.bit(F::X2APIC, 21)
+            | self.bit(F::MOVBE, 22)
             | self.bit(F::POPCNT, 23)
             | self.bit(F::TSC_DEADLINE, 24)
+            | self.bit(F::AES, 25)
             | self.bit(F::XSAVE, 26)
             | u32::from(state.cr4 & CR4_OSXSAVE != 0) << 27
+            | self.bit(F::AVX, 28)
+            | self.bit(F::F16C, 29)
+            | self.bit(F::RDRAND, 30)
             | 1 << 31 // a hypervisor is there: kernels then trust the TSC without a watchdog CPU
     }
 
@@ -228,9 +283,23 @@ impl CpuModel {
         use Feature as F;
         self.bit(F::FSGSBASE, 0)
             | self.bit(F::TSC_ADJUST, 1)
+            | self.bit(F::BMI1, 3)
+            | self.bit(F::AVX2, 5)
             | self.bit(F::SMEP, 7)
+            | self.bit(F::BMI2, 8)
             | self.bit(F::ERMS, 9)
+            | self.bit(F::RDSEED, 18)
             | self.bit(F::SMAP, 20)
+            | self.bit(F::SHA, 29)
+    }
+
+    fn leaf_7_ecx(&self) -> u32 {
+        self.bit(Feature::UMIP, 2) | self.bit(Feature::VAES, 9) | self.bit(Feature::VPCLMULQDQ, 10)
+    }
+
+    /// XCR0 bits that XSETBV may set on this model.
+    pub fn xcr0_mask(&self) -> u64 {
+        XCR0_X87 | XCR0_SSE | if self.has(Feature::AVX) { XCR0_AVX } else { 0 }
     }
 
     /// CR4 bits that a MOV to CR4 may set on this model.
@@ -257,6 +326,9 @@ mod tests {
         let m = CpuModel::parse("x86-64-v2,+pcid,-smap").unwrap();
         assert!(m.has(Feature::PCID) && !m.has(Feature::SMAP));
         assert_eq!(CpuModel::parse(&m.text()), Ok(m));
+        let m = CpuModel::parse("x86-64-v3,-rdrand,+vaes").unwrap();
+        assert_eq!(m.text(), "x86-64-v3,-rdrand,+vaes");
+        assert_eq!(CpuModel::parse(&m.text()), Ok(m));
         assert!(CpuModel::parse("x86-64-v9").is_err() && CpuModel::parse("x86-64-v2,+warp").is_err());
     }
 
@@ -267,5 +339,26 @@ mod tests {
             assert_ne!(leaf[2] & 1 << bit, 0, "ECX bit {bit}");
         }
         assert_eq!(leaf[2] & (1 << 3 | 1 << 21 | 1 << 26 | 1 << 30), 0, "no MONITOR, x2APIC, XSAVE, RDRAND");
+    }
+
+    #[test]
+    fn level_three_is_what_the_psabi_lists() {
+        let (model, mut state) = (CpuModel::x86_64_v3(), CpuState::default());
+        state.cr4 |= CR4_OSXSAVE;
+        let leaf = |n, sub, state: &CpuState| model.cpuid(n, sub, state, true);
+        // FMA, MOVBE, OSXSAVE, AVX, F16C; AVX2, BMI1, BMI2; LZCNT (x86-64 psABI, table 3.1).
+        for (word, bits) in [
+            (leaf(1, 0, &state)[2], &[12, 22, 27, 28, 29][..]),
+            (leaf(7, 0, &state)[1], &[3, 5, 8]),
+            (leaf(0x8000_0001, 0, &state)[2], &[5]),
+        ] {
+            bits.iter().for_each(|bit| assert_ne!(word & 1 << bit, 0, "bit {bit} of {word:x}"));
+        }
+        assert_eq!(leaf(0xd, 0, &state), [7, 0x240, 0x340, 0]);
+        state.xcr0 = 7;
+        assert_eq!(leaf(0xd, 0, &state), [7, 0x340, 0x340, 0]);
+        assert_eq!(leaf(0xd, 2, &state), [0x100, 0x240, 0, 0]);
+        let brand = leaf(0x8000_0003, 0, &state).map(u32::to_le_bytes).concat();
+        assert_eq!(brand, b"U (x86-64-v3)\0\0\0");
     }
 }

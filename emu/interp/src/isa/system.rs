@@ -8,7 +8,7 @@ use crate::fault::R;
 use crate::lower::Form;
 use crate::op::{Handler, Op};
 use gemel_machine::{CpuIo, Query};
-use gemel_x86::control::{CR4_OSXSAVE, CR4_TSD};
+use gemel_x86::control::{CR4_OSXSAVE, CR4_TSD, XCR0_AVX, XCR0_SSE, XCR0_X87};
 use gemel_x86::flags::AC;
 use gemel_x86::{Feature, msr};
 
@@ -104,7 +104,10 @@ pub fn xsetbv(_: &Form) -> Option<Handler> {
         }
         cpu.require_ring0()?;
         let value = cpu.pair();
-        if cpu.regs[1] as u32 != 0 || !matches!(value, 1 | 3) {
+        // SDM 2D XSETBV: the x87 component always, AVX not without SSE.
+        let unpaired = value & (XCR0_SSE | XCR0_AVX) == XCR0_AVX;
+        let refused = value & XCR0_X87 == 0 || value & !cpu.model.xcr0_mask() != 0 || unpaired;
+        if cpu.regs[1] as u32 != 0 || refused {
             return cpu.general_protection(0);
         }
         cpu.s.xcr0 = value;
