@@ -39,6 +39,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "gemel-x86",
         ],
     ),
+    // The interpreter against the CPU under the tests, one instruction at a time.
+    ("gemel-isa-tests", &["gemel-interp", "gemel-machine", "gemel-x86"]),
     // Sees the product from outside, as a user does.
     ("gemel-system-tests", &[]),
 ];
