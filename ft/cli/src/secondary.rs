@@ -53,12 +53,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
         following,
         |handover, at| {
             let connections = Connections { inbox: taken_over, outputs: no_lines() };
-            // This side's own images hold all completed writes, flushed or not: only what the guest still waits for
-            // is to be done again.
             let mut live = world::live(connections, clock, copies.take(), seed);
-            for request in handover.requests {
-                live.disks.submit(at.time, request);
-            }
+            live.disks.take_over(at.time, &handover.unflushed, handover.requests);
             for (port, count) in handover.serial_in_flight {
                 live.inputs.resume_in_flight(port, count as usize);
             }

@@ -12,6 +12,7 @@ mod replay;
 mod sink;
 mod source;
 mod tally;
+mod unflushed;
 
 pub use disks::{NoDisks, ReplayDisks};
 pub use diverged::{Diverged, Mismatch};

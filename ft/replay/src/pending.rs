@@ -1,6 +1,7 @@
-//! The disk requests of a replayed machine: those it waits for, and the writes that no flush covers yet.
+//! The disk requests that a replayed machine waits for.
 //!
-//! Not responsible for: images (`disks`), when a completion comes (the log says).
+//! Not responsible for: images (`disks`), when a completion comes (the log says), what a power cut could still take
+//! (`unflushed`).
 //!
 //! The recorded side performs the requests of a disk in the order in which they were made, whatever the order of
 //! their completions. Here a request takes effect when the log completes it, since only then is it known how it
@@ -10,13 +11,11 @@
 
 use crate::disks::ReplayDisks;
 use crate::diverged::Mismatch;
+use crate::unflushed::Unflushed;
 use gemel_log::data_check;
 use gemel_machine::{DiskOp, DiskRequest, DiskStatus};
 use std::io;
 
-/// Unflushed writes are kept up to this many bytes; beyond, the image is made durable instead, so that a guest that
-/// never flushes does not fill the host's memory.
-const MOST_UNFLUSHED: usize = 64 << 20;
 const SECTOR: usize = 512;
 /// A read goes in pieces, so that one beyond the image's end fails before it has cost memory.
 const PIECE: usize = 1 << 20;
@@ -58,8 +57,7 @@ struct Waiting {
 pub(crate) struct Requests {
     /// In the order in which they were made.
     waiting: Vec<Waiting>,
-    unflushed: Vec<DiskRequest>,
-    unflushed_bytes: usize,
+    unflushed: Unflushed,
 }
 
 /// The sectors that a request touches.
@@ -107,7 +105,7 @@ impl Requests {
 
     /// Requests that wait, and unflushed writes, in order.
     pub(crate) fn into_lists(self) -> (Vec<DiskRequest>, Vec<DiskRequest>) {
-        (self.waiting.into_iter().map(|w| w.request).collect(), self.unflushed)
+        (self.waiting.into_iter().map(|w| w.request).collect(), self.unflushed.into_list())
     }
 
     /// Completes a request: writes and flushes reach the images. Returns the data read, if the log does not carry
@@ -160,7 +158,7 @@ impl Requests {
                 found: format!("crc {:08x}", data_check(&data)),
             }));
         }
-        self.note_durability(disks, request)?;
+        self.unflushed.completed(disks, request)?;
         Ok(data)
     }
 
@@ -174,30 +172,6 @@ impl Requests {
                 self.waiting[i].early = Some(perform(disks, &self.waiting[i].request));
             }
         }
-    }
-
-    /// Keeps a completed write until a completed flush covers it.
-    fn note_durability(&mut self, disks: &mut dyn ReplayDisks, request: DiskRequest) -> io::Result<()> {
-        let disk = request.disk;
-        match &request.op {
-            DiskOp::Read { .. } => {}
-            DiskOp::Flush => self.flushed(disk),
-            DiskOp::Write { data, .. } => {
-                self.unflushed_bytes += data.len();
-                self.unflushed.push(request);
-                if self.unflushed_bytes > MOST_UNFLUSHED {
-                    disks.flush(disk)?;
-                    self.flushed(disk);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn flushed(&mut self, disk: u8) {
-        self.unflushed.retain(|r| r.disk != disk);
-        let bytes = |r: &DiskRequest| if let DiskOp::Write { data, .. } = &r.op { data.len() } else { 0 };
-        self.unflushed_bytes = self.unflushed.iter().map(bytes).sum();
     }
 }
 

@@ -70,8 +70,8 @@ pub struct Handover<O> {
     /// Requests that the guest waits for, in the order in which it made them: to be performed (again). Where they
     /// overlap a later one that is complete, the order between the two is not kept, which no disk promises.
     pub requests: Vec<DiskRequest>,
-    /// Completed writes that no completed flush covers, in order: whoever shares the image with the recorded side
-    /// performs them again before it serves a read.
+    /// Completed writes that no completed flush covers, each disk's in order: to be performed again before a read is served,
+    /// because what happened to the images since their completion is not known.
     pub unflushed: Vec<DiskRequest>,
     /// Outputs that left the machine so far: the next one's ordinal.
     pub outputs: u64,

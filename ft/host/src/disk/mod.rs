@@ -54,12 +54,14 @@ pub struct Disk {
     sectors: u64,
     read_only: bool,
     warned: bool,
+    /// A write that the guest takes for done is not: its next flush has to say so.
+    lost: bool,
 }
 
 impl Disk {
     /// A disk over a store of `sectors` sectors. `name` stands in warnings.
     pub fn new(name: String, store: Box<dyn Store>, sectors: u64, read_only: bool) -> Self {
-        Self { name, store, sectors, read_only, warned: false }
+        Self { name, store, sectors, read_only, warned: false, lost: false }
     }
 
     /// Size in sectors.
@@ -96,11 +98,24 @@ impl Disk {
         match self.try_perform(op) {
             Ok(data) => (DiskStatus::Ok, data),
             Err(e) => {
-                if !std::mem::replace(&mut self.warned, true) {
-                    crate::warn(format_args!("{}: {e}; the guest gets an I/O error", self.name));
-                }
+                self.warn(&e);
                 (DiskStatus::Error, Vec::new())
             }
+        }
+    }
+
+    fn warn(&mut self, error: &io::Error) {
+        if !std::mem::replace(&mut self.warned, true) {
+            crate::warn(format_args!("{}: {error}; the guest gets an I/O error", self.name));
+        }
+    }
+
+    /// Performs a write again that was complete before, and not covered by a flush. Where that fails, the guest's next flush
+    /// does, as on a disk whose cache lost something.
+    fn write_again(&mut self, sector: u64, data: &[u8]) {
+        if let Err(e) = self.write(sector, data) {
+            self.warn(&e);
+            self.lost = true;
         }
     }
 
@@ -113,6 +128,9 @@ impl Disk {
                 self.read(*sector, &mut data).map(|()| data)
             }
             DiskOp::Write { sector, data } => self.write(*sector, data).map(|()| Vec::new()),
+            DiskOp::Flush if std::mem::take(&mut self.lost) => {
+                Err(io::Error::other("an earlier write is lost"))
+            }
             DiskOp::Flush => self.flush().map(|()| Vec::new()),
         }
     }
@@ -180,6 +198,21 @@ impl Disks {
     /// The disks, in order.
     pub fn disks(&mut self) -> &mut [Disk] {
         &mut self.disks
+    }
+
+    /// Goes on where another world was left: performs again, in order, the writes that it completed and no flush covered,
+    /// then the requests that the guest still waits for.
+    pub fn take_over(&mut self, now: VirtTime, unflushed: &[DiskRequest], requests: Vec<DiskRequest>) {
+        for request in unflushed {
+            if let DiskOp::Write { sector, data } = &request.op
+                && let Some(disk) = self.disks.get_mut(usize::from(request.disk))
+            {
+                disk.write_again(*sector, data);
+            }
+        }
+        for request in requests {
+            self.submit(now, request);
+        }
     }
 
     /// Performs a request and schedules its completion.
@@ -280,6 +313,29 @@ mod tests {
         let mut r = disks(true);
         r.submit(VirtTime(0), request(0, DiskOp::Write { sector: 0, data: vec![0; 512] }));
         assert_eq!(status(r.take_due(VirtTime(1 << 30))).1, DiskStatus::Error);
+    }
+
+    #[test]
+    fn what_is_taken_over_is_done_again_before_a_read_is_served() {
+        let write = |sector, byte| DiskOp::Write { sector, data: vec![byte; 512] };
+        let mut d = disks(false);
+        let unflushed = [request(1, write(5, 1)), request(2, write(5, 2))];
+        let waiting = vec![request(3, DiskOp::Read { sector: 5, sectors: 1 }), request(4, write(5, 4))];
+        d.take_over(VirtTime(0), &unflushed, waiting);
+        let late = VirtTime(1 << 30);
+        let Some(Input::DiskDone { tag: 3, data, .. }) = d.take_due(late) else { panic!("no read") };
+        assert_eq!(data, [2; 512]);
+        assert_eq!(status(d.take_due(late)), (4, DiskStatus::Ok, 0));
+        assert_eq!(d.next_due(), VirtTime::NEVER, "what was complete does not complete again");
+    }
+
+    #[test]
+    fn a_write_that_cannot_be_done_again_fails_the_next_flush_once() {
+        let mut d = disks(false);
+        let bad = request(1, DiskOp::Write { sector: 3, data: vec![1; 512] });
+        d.take_over(VirtTime(0), &[bad], vec![request(2, DiskOp::Flush), request(3, DiskOp::Flush)]);
+        assert_eq!(status(d.take_due(VirtTime(1 << 30))), (2, DiskStatus::Error, 0));
+        assert_eq!(status(d.take_due(VirtTime(1 << 30))), (3, DiskStatus::Ok, 0));
     }
 
     #[test]
