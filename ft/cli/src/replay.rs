@@ -10,9 +10,9 @@ use crate::report::{Report, Stopwatch};
 use crate::watch::{Watch, progress_bar};
 use anyhow::{Context, Result, bail, ensure};
 use gemel_host::disk::Changes;
-use gemel_host::{Disks, DriveSpec, Epochs, Inbox, Outputs, Until, signals};
+use gemel_host::{Disks, DriveSpec, Epochs, Inbox, Outputs, signals};
 use gemel_log::{Header, Item, LogReader, ReadPolicy};
-use gemel_machine::{At, Machine, Output, RunError, Stop, image_digest};
+use gemel_machine::{At, Machine, Output, RunError, Stop, Until, image_digest};
 use gemel_replay::{
     Conclusion, Diverged, LogSource, NoDisks, OutputSink, Replay, ReplayDisks, write_evidence,
 };

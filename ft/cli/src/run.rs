@@ -8,7 +8,8 @@ use crate::options::{EpochOptions, LimitOptions, MachineOptions, ReportOptions, 
 use crate::report::{Report, Stopwatch};
 use crate::world;
 use anyhow::Result;
-use gemel_host::{Epochs, Until};
+use gemel_host::Epochs;
+use gemel_machine::Until;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;

@@ -21,7 +21,6 @@ pub mod pacing;
 pub mod serial;
 pub mod signals;
 pub mod terminal;
-pub mod until;
 
 pub use disk::{Disk, Disks, DriveSpec};
 pub use epochs::Epochs;
@@ -32,7 +31,6 @@ pub use live::{Live, Status};
 pub use outputs::{ByteSink, OutputSink, Outputs};
 pub use pacing::{ClockMode, Pacer};
 pub use serial::SerialSpec;
-pub use until::Until;
 
 /// Serial ports on the board.
 pub const SERIAL_PORTS: usize = 2;

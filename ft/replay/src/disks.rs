@@ -23,6 +23,14 @@ pub trait ReplayDisks {
     /// # Errors
     /// The host's; it ends the run.
     fn flush(&mut self, disk: u8) -> io::Result<()>;
+
+    /// The same images once more, so that two replays can go on from here and neither sees what the other writes.
+    ///
+    /// # Errors
+    /// The host's; [`io::ErrorKind::Unsupported`] for images of which there is only one.
+    fn duplicate(&mut self) -> io::Result<Box<dyn ReplayDisks>> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "these disks cannot be copied"))
+    }
 }
 
 /// No images: for logs that carry all disk data. Writes go nowhere.
@@ -45,5 +53,9 @@ impl ReplayDisks for NoDisks {
 
     fn flush(&mut self, _disk: u8) -> io::Result<()> {
         Ok(())
+    }
+
+    fn duplicate(&mut self) -> io::Result<Box<dyn ReplayDisks>> {
+        Ok(Box::new(Self))
     }
 }

@@ -18,7 +18,7 @@ pub use disks::{NoDisks, ReplayDisks};
 pub use diverged::{Diverged, Mismatch};
 pub use evidence::write_evidence;
 pub use record::Record;
-pub use replay::{Conclusion, Handover, Replay};
+pub use replay::{Conclusion, Handover, Progress, Replay};
 pub use sink::{EntrySink, NoOutput, OutputSink};
 pub use source::{EntrySource, LogSource, Lookahead};
 pub use tally::OutputTally;

@@ -15,6 +15,7 @@ use crate::unflushed::Unflushed;
 use gemel_log::data_check;
 use gemel_machine::{DiskOp, DiskRequest, DiskStatus};
 use std::io;
+use std::sync::Arc;
 
 const SECTOR: usize = 512;
 /// A read goes in pieces, so that one beyond the image's end fails before it has cost memory.
@@ -46,14 +47,15 @@ pub(crate) struct Completion {
 }
 
 /// A request that the guest waits for.
+#[derive(Clone)]
 struct Waiting {
     request: DiskRequest,
     /// What came of it when it was carried out ahead of its completion, because a later one overlaps it. A failure
     /// counts only if the log says that the request went well.
-    early: Option<io::Result<Vec<u8>>>,
+    early: Option<Result<Vec<u8>, Arc<io::Error>>>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Requests {
     /// In the order in which they were made.
     waiting: Vec<Waiting>,
@@ -146,7 +148,7 @@ impl Requests {
         let Waiting { request, early } = self.waiting.remove(found);
         let data = match early {
             _ if carried_read => Vec::new(),
-            Some(result) => result?,
+            Some(result) => result.map_err(|e| io::Error::new(e.kind(), e))?,
             None => perform(disks, &request)?,
         };
         if let (DiskOp::Read { sector, sectors }, Some(check)) = (&request.op, check)
@@ -169,7 +171,7 @@ impl Requests {
                 && conflict(&self.waiting[i].request, &self.waiting[index].request)
             {
                 self.carry_out_before(disks, i);
-                self.waiting[i].early = Some(perform(disks, &self.waiting[i].request));
+                self.waiting[i].early = Some(perform(disks, &self.waiting[i].request).map_err(Arc::new));
             }
         }
     }

@@ -29,6 +29,17 @@ pub struct Replay<S, O> {
     source: S,
     outputs: O,
     disks: Box<dyn ReplayDisks>,
+    progress: Progress,
+    /// The next entry is a digest, and the machine is there.
+    digest_here: bool,
+    /// Trouble that came where the machine takes none; the next poll reports it.
+    failed: Option<Stop>,
+}
+
+/// How far a replay has come: with a snapshot of the machine, a source from which the agreed entries are gone, and
+/// its disks as they are there, all that it takes to go on from here again.
+#[derive(Clone, Default)]
+pub struct Progress {
     tally: OutputTally,
     requests: Requests,
     numbers: BTreeMap<InputPort, u64>,
@@ -40,10 +51,31 @@ pub struct Replay<S, O> {
     /// The count behind the instruction that the last answer was given to: the answer's own position lies before
     /// that instruction, which is finished all the same.
     answered: u64,
-    /// The next entry is a digest, and the machine is there.
-    digest_here: bool,
-    /// Trouble that came where the machine takes none; the next poll reports it.
-    failed: Option<Stop>,
+}
+
+impl Progress {
+    /// Entries agreed with so far.
+    pub fn entries(&self) -> u64 {
+        self.entries
+    }
+
+    /// The last entry agreed with, in words.
+    pub fn last_entry(&self) -> Option<&str> {
+        self.agreed.back().map(String::as_str)
+    }
+
+    /// Outputs so far.
+    pub fn outputs(&self) -> u64 {
+        self.tally.count()
+    }
+
+    /// The progress of a replay that begins at a snapshot and knows of nothing before it but the requests that the
+    /// guest waits for.
+    pub fn with_requests(requests: Vec<DiskRequest>) -> Self {
+        let mut progress = Self::default();
+        requests.into_iter().for_each(|request| progress.requests.made(request));
+        progress
+    }
 }
 
 /// How a replay ended without a divergence.
@@ -129,21 +161,22 @@ fn digest_mismatches(expected: &Digest, found: &Digest) -> Vec<Mismatch> {
 impl<S: EntrySource, O: OutputSink> Replay<S, O> {
     /// Answers from `source`. `disks` get every completed write, and serve the reads that the log does not carry.
     pub fn new(source: S, outputs: O, disks: Box<dyn ReplayDisks>) -> Self {
-        Self {
-            source,
-            outputs,
-            disks,
-            tally: OutputTally::default(),
-            requests: Requests::default(),
-            numbers: BTreeMap::new(),
-            serial_in_flight: BTreeMap::new(),
-            last_number: None,
-            entries: 0,
-            agreed: VecDeque::new(),
-            answered: 0,
-            digest_here: false,
-            failed: None,
-        }
+        Self::resume(source, outputs, disks, Progress::default())
+    }
+
+    /// Goes on from where a replay of the same log was.
+    pub fn resume(source: S, outputs: O, disks: Box<dyn ReplayDisks>, progress: Progress) -> Self {
+        Self { source, outputs, disks, progress, digest_here: false, failed: None }
+    }
+
+    /// How far it has come.
+    pub fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// The images.
+    pub fn disks(&mut self) -> &mut dyn ReplayDisks {
+        self.disks.as_mut()
     }
 
     /// The source.
@@ -158,23 +191,23 @@ impl<S: EntrySource, O: OutputSink> Replay<S, O> {
 
     /// Outputs so far.
     pub fn tally(&self) -> &OutputTally {
-        &self.tally
+        &self.progress.tally
     }
 
     /// Entries agreed with so far.
     pub fn entries(&self) -> u64 {
-        self.entries
+        self.progress.entries
     }
 
     /// What a world needs to go on here.
     pub fn into_live(self) -> Handover<O> {
-        let (requests, unflushed) = self.requests.into_lists();
+        let (requests, unflushed) = self.progress.requests.into_lists();
         Handover {
             requests,
             unflushed,
-            outputs: self.tally.count(),
-            numbers: self.numbers,
-            serial_in_flight: self.serial_in_flight,
+            outputs: self.progress.tally.count(),
+            numbers: self.progress.numbers,
+            serial_in_flight: self.progress.serial_in_flight,
             sink: self.outputs,
             disks: self.disks,
         }
@@ -207,7 +240,7 @@ impl<S: EntrySource, O: OutputSink> Replay<S, O> {
                                 mismatches.push(mismatch("end", expected, reason));
                             }
                             mismatches.extend(digest_mismatches(digest, &machine.digest()?));
-                            mismatches.extend(output_mismatches(outputs, &self.tally.summary()));
+                            mismatches.extend(output_mismatches(outputs, &self.progress.tally.summary()));
                         }
                         other => {
                             mismatches.insert(0, mismatch("event", other, format_args!("end: {reason}")))
@@ -236,27 +269,27 @@ impl<S: EntrySource, O: OutputSink> Replay<S, O> {
     fn diverged(&self, at: At, entry: Option<&Entry>, mismatches: Vec<Mismatch>) -> Stop {
         Stop::Diverged(Box::new(Diverged {
             at,
-            entry: self.entries,
+            entry: self.progress.entries,
             expected: entry.map_or_else(|| "no entry here".into(), Entry::to_string),
             mismatches,
-            agreed: self.agreed.iter().cloned().collect(),
+            agreed: self.progress.agreed.iter().cloned().collect(),
         }))
     }
 
     /// The machine did as this entry says.
     fn agree(&mut self, entry: &Entry) {
         self.source.advance();
-        if self.agreed.len() == REMEMBERED {
-            self.agreed.pop_front();
+        if self.progress.agreed.len() == REMEMBERED {
+            self.progress.agreed.pop_front();
         }
-        self.agreed.push_back(format!("{}: {entry}", self.entries));
-        self.entries += 1;
+        self.progress.agreed.push_back(format!("{}: {entry}", self.progress.entries));
+        self.progress.entries += 1;
     }
 
     /// Where the machine is, seen from a limit.
     fn against(&self, at: At, limit: At) -> Ordering {
         let order = order(at, limit);
-        if order.is_gt() && at.position.count <= self.answered { Ordering::Equal } else { order }
+        if order.is_gt() && at.position.count <= self.progress.answered { Ordering::Equal } else { order }
     }
 
     /// The machine came past a limit that the other side has not passed.
@@ -268,13 +301,13 @@ impl<S: EntrySource, O: OutputSink> Replay<S, O> {
     fn take(&mut self, at: At, entry: &Entry) -> Result<Input, Stop> {
         let input = match &entry.body {
             Body::Input { input, number } => {
-                self.last_number = *number;
+                self.progress.last_number = *number;
                 if let Some(number) = number {
-                    self.numbers.insert(input.port(), *number);
+                    self.progress.numbers.insert(input.port(), *number);
                 }
                 match input {
                     Input::Serial { port, bytes } => {
-                        *self.serial_in_flight.entry(*port).or_default() += bytes.len() as u64;
+                        *self.progress.serial_in_flight.entry(*port).or_default() += bytes.len() as u64;
                     }
                     Input::DiskDone { disk, tag, status, data } => {
                         let (disk, tag, status, length) = (*disk, *tag, *status, data.len() as u64);
@@ -285,7 +318,7 @@ impl<S: EntrySource, O: OutputSink> Replay<S, O> {
                 input.clone()
             }
             Body::ReRead { disk, tag, status, length, check } => {
-                self.last_number = None;
+                self.progress.last_number = None;
                 let (disk, tag, status, length) = (*disk, *tag, *status, u64::from(*length));
                 let done = Completion { disk, tag, status, length, check: Some(*check) };
                 let data = self.complete(at, entry, done)?;
@@ -298,7 +331,7 @@ impl<S: EntrySource, O: OutputSink> Replay<S, O> {
     }
 
     fn complete(&mut self, at: At, entry: &Entry, done: Completion) -> Result<Vec<u8>, Stop> {
-        self.requests.complete(self.disks.as_mut(), &done).map_err(|trouble| match trouble {
+        self.progress.requests.complete(self.disks.as_mut(), &done).map_err(|trouble| match trouble {
             Trouble::Host(e) => Stop::Host(Box::new(e)),
             Trouble::Differs(mismatch) => self.diverged(at, Some(entry), vec![mismatch]),
         })
@@ -388,7 +421,7 @@ impl<S: EntrySource, O: OutputSink> World for Replay<S, O> {
     }
 
     fn input_number(&self) -> Option<u64> {
-        self.last_number
+        self.progress.last_number
     }
 
     fn idle(&mut self, at: At, until: VirtTime) -> Result<VirtTime, Stop> {
@@ -438,7 +471,7 @@ impl<S: EntrySource, O: OutputSink> World for Replay<S, O> {
             return match entry.body {
                 Body::Answer(value) if mismatches.is_empty() => {
                     self.agree(&entry);
-                    self.answered = at.position.count.saturating_add(1);
+                    self.progress.answered = at.position.count.saturating_add(1);
                     Ok(value)
                 }
                 _ => {
@@ -450,14 +483,14 @@ impl<S: EntrySource, O: OutputSink> World for Replay<S, O> {
     }
 
     fn emit(&mut self, at: At, output: Output) {
-        let ordinal = self.tally.add(&output);
+        let ordinal = self.progress.tally.add(&output);
         if let Err(stop) = self.outputs.output(ordinal, at, &output) {
             self.failed.get_or_insert(stop);
         }
         match output {
-            Output::Disk(request) => self.requests.made(request),
+            Output::Disk(request) => self.progress.requests.made(request),
             Output::SerialConsumed { port, count } => {
-                let left = self.serial_in_flight.entry(port).or_default();
+                let left = self.progress.serial_in_flight.entry(port).or_default();
                 *left = left.saturating_sub(u64::from(count));
             }
             Output::Serial { .. } | Output::Debug(_) => {}

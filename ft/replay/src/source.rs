@@ -61,6 +61,20 @@ impl<R: Read> LogSource<R> {
         Self { reader, next: None }
     }
 
+    /// Passes over entries that a replay agreed with before. Stops early where the log does.
+    ///
+    /// # Errors
+    /// Those of the log.
+    pub fn skip(&mut self, entries: u64) -> Result<(), Stop> {
+        for _ in 0..entries {
+            if !matches!(self.peek()?, Lookahead::Entry(_)) {
+                break;
+            }
+            self.advance();
+        }
+        Ok(())
+    }
+
     /// The reader.
     pub fn reader(&self) -> &LogReader<R> {
         &self.reader

@@ -12,7 +12,7 @@ use std::io;
 /// not fill the host's memory.
 const BOUND: usize = 64 << 20;
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Writes {
     /// In the order of their completion.
     requests: Vec<DiskRequest>,
@@ -20,6 +20,7 @@ struct Writes {
 }
 
 /// Unflushed writes of all disks.
+#[derive(Clone)]
 pub(crate) struct Unflushed {
     disks: BTreeMap<u8, Writes>,
     bound: usize,

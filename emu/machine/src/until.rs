@@ -2,7 +2,8 @@
 //!
 //! Not responsible for: anything else; the wrapped world answers.
 
-use gemel_machine::{At, Input, Stop, StopAt, World, forward_to_world};
+use crate::forward_to_world;
+use crate::world::{At, Input, Stop, StopAt, World};
 
 /// Ends the run at the first boundary whose count is not below a limit.
 pub struct Until<W> {
