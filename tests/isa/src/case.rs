@@ -44,9 +44,10 @@ pub struct Registers {
     /// single-stepped, and every other bit is zero. After: the image that the CPU pushes on leaving the instruction, so TF is
     /// set unless the instruction cleared it, and RF is set by faults and between the iterations of a repeated instruction.
     pub rflags: u64,
-    /// x87 instruction pointer, as XSAVE64 writes it.
+    /// x87 instruction pointer, as XSAVE64 writes and XRSTOR64 takes it. After: AMD's CPUs write it, the data pointer and the
+    /// opcode as zero unless an x87 error is pending (FSW.ES; APM 2 11.4.4), though they have them: FNSTENV tells.
     pub fip: u64,
-    /// x87 data pointer, as XSAVE64 writes it.
+    /// x87 data pointer, likewise.
     pub fdp: u64,
     /// ST(0) to ST(7): the stack's order, not the registers'. 80 bits each, the others are zero.
     pub st: [u128; 8],

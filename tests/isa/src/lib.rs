@@ -5,3 +5,4 @@
 
 pub mod arena;
 pub mod case;
+pub mod native;
