@@ -33,8 +33,6 @@ struct Child {
     memory: Memory,
     /// The case that runs.
     slot: *mut Slot,
-    /// Whose data segments are loaded.
-    segments: Option<Mode>,
 }
 
 /// The process's one child state. Only its single thread uses it.
@@ -65,7 +63,7 @@ fn ok(result: libc::c_int) -> std::io::Result<()> {
 fn map(ring: &Ring) -> std::io::Result<()> {
     let memory = Memory::map()?;
     // SAFETY: one thread, and the handler is not there yet.
-    unsafe { (&raw mut CHILD).write(Some(Child { ring, memory, slot: ptr::null_mut(), segments: None })) };
+    unsafe { (&raw mut CHILD).write(Some(Child { ring, memory, slot: ptr::null_mut() })) };
     Ok(())
 }
 
@@ -163,32 +161,44 @@ unsafe extern "C" fn on_signal(
         child.slot = ring.next();
         let case = &(*child.slot).case;
         child.memory.place(case, Memory::code_address(case));
-        if child.segments != Some(case.mode) {
-            load_data_segments(case.mode);
-            child.segments = Some(case.mode);
-        }
+        load_data_segments(case.mode);
         frame.load(case.mode, &case.before);
     }
 }
 
-/// DS, ES, FS and GS of a mode, which returning from a signal leaves as they are.
+/// Sees that DS, ES, FS and GS are those of a mode: returning from a signal leaves them as the last case did.
 ///
 /// # Safety
 /// Thread-local storage is gone afterwards.
 unsafe fn load_data_segments(mode: Mode) {
-    let [ds, es, fs, gs] = [DS, ES, FS, GS].map(|register| arena::segment(mode, register));
+    let wanted = [DS, ES, FS, GS].map(|register| arena::segment(mode, register));
+    let selectors = wanted.map(|segment| u32::from(segment.selector));
+    let mut loaded = [0u32; 4];
+    let [ds, es, fs, gs] = &mut loaded;
     // SAFETY: the selectors are null, the kernel's flat data segment, or in the LDT written above. 64-bit code uses none of
     // them but for the bases.
     unsafe {
         asm!(
-            "mov ds, {:e}", "mov es, {:e}", "mov fs, {:e}", "mov gs, {:e}",
-            in(reg) u32::from(ds.selector),
-            in(reg) u32::from(es.selector),
-            in(reg) u32::from(fs.selector),
-            in(reg) u32::from(gs.selector),
-            options(nostack, preserves_flags),
+            "mov {:e}, ds",
+            "mov {:e}, es",
+            "mov {:e}, fs",
+            "mov {:e}, gs",
+            out(reg) * ds,
+            out(reg) * es,
+            out(reg) * fs,
+            out(reg) * gs,
+            options(nomem, nostack, preserves_flags),
         );
+        if loaded != selectors {
+            let [ds, es, fs, gs] = selectors;
+            asm!(
+                "mov ds, {:e}", "mov es, {:e}", "mov fs, {:e}", "mov gs, {:e}",
+                in(reg) ds, in(reg) es, in(reg) fs, in(reg) gs,
+                options(nostack, preserves_flags),
+            );
+        }
         if mode == Mode::Long64 {
+            let [.., fs, gs] = wanted;
             asm!("wrfsbase {}", "wrgsbase {}", in(reg) fs.base, in(reg) gs.base, options(nostack, preserves_flags));
         }
     }

@@ -173,6 +173,27 @@ fn segment_overrides_have_their_bases() {
 }
 
 #[test]
+fn segments_that_a_case_loads_are_its_own() {
+    for mode in Mode::ALL {
+        // MOV FS, AX with a null selector; then a load by FS.
+        let null = case(mode, &[0x8e, 0xe0]);
+        let mut load = case(mode, &[0x67, 0x64, 0x8a, 0x07]);
+        if mode == Mode::Protected32 {
+            load = case(mode, &[0x64, 0x8a, 0x07]);
+        }
+        load.before.gpr[7] = offset(mode, DATA).into();
+        load.patches[0] = patch(DATA + FS_SHIFT, &[0x99]);
+        let answers = Native::start().unwrap().run(&[null, load]).unwrap();
+        assert_eq!(answers[0].as_ref().unwrap().fault, None);
+        assert_eq!(answers[1].as_ref().unwrap().after.gpr[0], 0x99, "{mode:?}");
+    }
+    // MOV FS, AX: a kernel's segment is refused.
+    let mut kernel = case(Mode::Protected32, &[0x8e, 0xe0]);
+    kernel.before.gpr[0] = 0x10;
+    assert_eq!(fault_of(kernel), Fault { vector: 13, error_code: 0x10, cr2: 0 });
+}
+
+#[test]
 fn a_repeated_string_instruction_stops_after_one_iteration() {
     // REP STOSB
     let mut case = case(Mode::Long64, &[0xf3, 0xaa]);
@@ -297,6 +318,16 @@ fn a_dead_child_costs_its_case_and_no_other() {
     let answers = native.run(&[nop; 2 * BATCH]).unwrap();
     assert_eq!(answers.len(), 2 * BATCH);
     assert!(matches!(answers[0], Err(Lost::Died(_))));
+    assert!(answers[1..].iter().all(Result::is_ok));
+}
+
+#[test]
+fn a_child_that_does_not_come_back_is_replaced() {
+    let mut native = Native::start().unwrap();
+    // SAFETY: our own child; no instruction hangs, but a stopped process does.
+    unsafe { libc::kill(native.pid, libc::SIGSTOP) };
+    let answers = native.run(&[case(Mode::Long64, &[0x90]); 3]).unwrap();
+    assert_eq!(answers[0], Err(Lost::Hung));
     assert!(answers[1..].iter().all(Result::is_ok));
 }
 
