@@ -126,11 +126,11 @@ impl LazyFlags {
         self.carries = (carries << (64 - W::BITS)) & (CARRY | CARRY_XOR_OVERFLOW) | carries & ADJUST;
     }
 
-    /// After a logical operation: CF, OF and AF clear (AF: measured so on AMD and Intel silicon).
+    /// After a logical operation: CF and OF clear, AF given.
     #[inline(always)]
-    pub fn logic<W: Width>(&mut self, r: W) {
+    pub fn logic<W: Width>(&mut self, r: W, af: bool) {
         self.result = r.sext();
-        self.carries = 0;
+        self.carries = if af { ADJUST } else { 0 };
     }
 
     /// ZF, SF, PF of a result with CF, OF, AF given.

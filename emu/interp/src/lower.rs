@@ -189,7 +189,13 @@ fn copy_page(cpu: &Cpu, page: u32, offset: usize, out: &mut [u8]) {
 fn decode_one(cpu: &Cpu, rip: u64, bytes: &[u8]) -> (Instruction, DecoderError) {
     // Near branches with an operand-size prefix: AMD's rule (APM 3 1.2.2), as the models' vendor is. Without BMI1 and
     // LZCNT their encodings are BSF and BSR with a prefix that means nothing.
-    let options = DecoderOptions::AMD | DecoderOptions::NO_MPFX_0FBC | DecoderOptions::NO_MPFX_0FBD;
+    let mut options = DecoderOptions::AMD;
+    if !cpu.model.has(Feature::BMI1) {
+        options |= DecoderOptions::NO_MPFX_0FBC;
+    }
+    if !cpu.model.has(Feature::LZCNT) {
+        options |= DecoderOptions::NO_MPFX_0FBD;
+    }
     let bytes = &bytes[..bytes.len().min(LONGEST)];
     let mut decoder = Decoder::with_ip(u32::from(cpu.mode.code_bits), bytes, rip, options);
     let instruction = decoder.decode();
@@ -430,6 +436,15 @@ fn offered(model: &CpuModel, i: &Instruction) -> bool {
         C::RDTSCP => model.has(Feature::RDTSCP),
         C::SMAP => model.has(Feature::SMAP),
         C::XSAVE => model.has(Feature::XSAVE),
+        C::BMI1 => model.has(Feature::BMI1),
+        C::BMI2 => model.has(Feature::BMI2),
+        C::LZCNT => model.has(Feature::LZCNT),
+        C::MOVBE => model.has(Feature::MOVBE),
+        C::AES => model.has(Feature::AES),
+        C::PCLMULQDQ => model.has(Feature::PCLMULQDQ),
+        C::SHA => model.has(Feature::SHA),
+        C::RDRAND => model.has(Feature::RDRAND),
+        C::RDSEED => model.has(Feature::RDSEED),
         C::INVPCID => false,
         _ => false,
     })

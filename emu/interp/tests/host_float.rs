@@ -9,6 +9,7 @@ mod bench;
 
 use bench::{Bench, Guest, Native, Random};
 use gemel_interp::isa;
+use gemel_x86::CpuModel;
 use iced_x86::{Code, EncodingKind, Mnemonic};
 
 const CASES: usize = 50;
@@ -58,11 +59,12 @@ fn forms() -> impl Iterator<Item = Code> {
             && !is_compared_elsewhere(m)
             && form.mode64()
             && form.encoding() == EncodingKind::Legacy
+            && bench::host_has(*code)
     })
 }
 
 fn compare(x87_unmasked: bool, wanted: impl Fn(Code) -> bool) {
-    let mut guest = Guest::new();
+    let mut guest = Guest::of_model(CpuModel::x86_64_v3());
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let (mut compared, mut unbuilt, mut wrong) = (0, Vec::new(), Vec::new());
     for code in forms().filter(|c| wanted(*c)) {

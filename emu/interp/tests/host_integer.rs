@@ -8,10 +8,11 @@
 mod bench;
 
 use bench::{StopAt, host_is_amd};
-use gemel_interp::Interp;
+use gemel_interp::{Interp, isa};
 use gemel_machine::{GuestRam, Vcpu};
 use gemel_x86::segment::{CS, DS, ES, SS};
 use gemel_x86::{CpuModel, CpuState, Segment};
+use iced_x86::{Code, CpuidFeature};
 use std::sync::Arc;
 
 const CODE: u64 = 0x1_0000;
@@ -202,4 +203,59 @@ fn integer_instructions_agree_with_the_host() {
     check(&[0x0f, 0xc8], 0);
     check(&[0x48, 0x0f, 0xc8], 0);
     assert!(failed.is_empty(), "{} forms differ:\n{}", failed.len(), failed.join("\n"));
+}
+
+/// ANDN to SHRX, LZCNT, TZCNT and MOVBE, on registers and in memory.
+#[test]
+fn bit_manipulation_agrees_with_the_host() {
+    let mut guest = bench::Guest::of_model(CpuModel::x86_64_v3());
+    let mut random = bench::Random(0x5eed_0002);
+    let mut failed = Vec::new();
+    let wanted = [CpuidFeature::BMI1, CpuidFeature::BMI2, CpuidFeature::LZCNT, CpuidFeature::MOVBE];
+    let forms = Code::values().filter(|code| {
+        code.cpuid_features().iter().any(|f| wanted.contains(f))
+            && code.op_code().mode64()
+            && bench::host_has(*code)
+    });
+    for code in forms {
+        let undefined = isa::entry(code.mnemonic()).unwrap().undefined;
+        for _ in 0..500 {
+            let bytes = bench::instance(code, &mut random).unwrap();
+            let mut before = bench::Bench::random(&mut random, false);
+            for slot in before.memory.0.chunks_exact_mut(8).step_by(3) {
+                slot.copy_from_slice(&(random.next() >> (random.next() & 63)).to_le_bytes());
+            }
+            let (mut native, mut ours) = (before.clone(), before.clone());
+            bench::Native::new(&bytes).run(&mut native);
+            let retired = guest.run(&bytes, &mut ours);
+            if !host_is_amd() {
+                native.flags &= !undefined;
+                ours.flags &= !undefined;
+            }
+            if !retired || native != ours {
+                failed.push(format!(
+                    "{code:?} {bytes:02x?}, flags {:x} -> {:x}, here {:x}",
+                    before.flags, native.flags, ours.flags
+                ));
+                break;
+            }
+        }
+    }
+    assert!(failed.is_empty(), "{} forms differ:\n{}", failed.len(), failed.join("\n"));
+}
+
+/// Where the model does not offer TZCNT and LZCNT, their prefix means nothing and they are BSF and BSR.
+#[test]
+fn the_older_model_scans_where_the_newer_counts() {
+    for (code, older, newer) in
+        [([0xf3, 0x48, 0x0f, 0xbc, 0xc1], 0x77, 64), ([0xf3, 0x48, 0x0f, 0xbd, 0xc1], 0x77, 64)]
+    {
+        for (model, want) in [(CpuModel::x86_64_v2(), older), (CpuModel::x86_64_v3(), newer)] {
+            let mut guest = bench::Guest::of_model(model);
+            let mut bench = bench::Bench::random(&mut bench::Random(1), false);
+            bench.general = [0x77, 0, 0];
+            assert!(guest.run(&code, &mut bench));
+            assert_eq!(bench.general[0], want, "{code:02x?}");
+        }
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! Not responsible for: logical operations (`logical`, which shares the operand forms).
 
-use super::{by_wide_width, by_width};
+use super::{by_wide_width, by_width, undefined};
 use crate::cpu::{Cpu, Width};
 use crate::fault::R;
 use crate::flags::LazyFlags;
@@ -258,17 +258,18 @@ fn get_double<W: Width>(c: &Cpu) -> u128 {
     }
 }
 
-/// CF and OF tell whether the upper half counts; SF, ZF, AF, PF are undefined and stay (Zen 4).
+/// CF and OF tell whether the upper half counts; the others are undefined.
 #[inline(always)]
-fn product_flags(c: &mut Cpu, significant: bool) {
+fn product_flags<W: Width>(c: &mut Cpu, low: W, significant: bool) {
     c.flags.set_cf_of(significant, significant);
+    undefined::PRODUCT.settle(&mut c.flags, || undefined::Case::of(low));
 }
 
 fn mul_any<W: Width + Mem, const MEM: bool>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     let b = operand0::<W, MEM>(c, op, io)?;
     let wide = u128::from(W::get(&c.regs, 0).zext()) * u128::from(b.zext());
     put_double::<W>(c, wide);
-    product_flags(c, wide >> W::BITS != 0);
+    product_flags(c, W::cut(wide as u64), wide >> W::BITS != 0);
     Ok(())
 }
 
@@ -281,7 +282,8 @@ fn imul_one<W: Width + Mem, const MEM: bool>(c: &mut Cpu, op: &Op, io: &mut dyn 
     let b = operand0::<W, MEM>(c, op, io)?;
     let wide = signed(W::get(&c.regs, 0)) * signed(b);
     put_double::<W>(c, wide as u128);
-    product_flags(c, signed(W::cut(wide as u64)) != wide);
+    let low = W::cut(wide as u64);
+    product_flags(c, low, signed(low) != wide);
     Ok(())
 }
 
@@ -295,7 +297,7 @@ fn imul_more<W: Width + Mem, const MEM: bool, const THREE: bool>(
     let wide = signed(a) * signed(b);
     let r = W::cut(wide as u64);
     r.put(&mut c.regs, op.r[0]);
-    product_flags(c, signed(r) != wide);
+    product_flags(c, r, signed(r) != wide);
     Ok(())
 }
 
@@ -303,7 +305,6 @@ fn divide_error<T>(c: &mut Cpu) -> R<T> {
     c.fail(Exception::new(Vector::Divide))
 }
 
-/// DIV leaves the flags (all undefined) as they were (Zen 4).
 fn div_any<W: Width + Mem, const MEM: bool>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     let divisor = u128::from(operand0::<W, MEM>(c, op, io)?.zext());
     let dividend = get_double::<W>(c);
@@ -329,6 +330,7 @@ fn idiv_any<W: Width + Mem, const MEM: bool>(c: &mut Cpu, op: &Op, io: &mut dyn 
 }
 
 fn put_quotient<W: Width>(c: &mut Cpu, quotient: u64, remainder: u64) {
+    undefined::QUOTIENT.settle(&mut c.flags, || undefined::Case::of(W::cut(quotient)));
     if W::BITS == 8 {
         ((quotient & 0xff | remainder << 8) as u16).put(&mut c.regs, 0);
     } else {

@@ -2,14 +2,14 @@
 //!
 //! Not responsible for: shifts.
 
-use super::by_wide_width;
+use super::{by_wide_width, undefined};
 use crate::cpu::{Cpu, Width};
 use crate::fault::R;
 use crate::lower::{Form, Kind};
 use crate::mmu::access::Mem;
 use crate::op::{Handler, Op};
 use gemel_machine::CpuIo;
-use gemel_x86::flags::{PF, STATUS, ZF};
+use gemel_x86::flags::{STATUS, ZF};
 
 /// What happens to the tested bit.
 trait Change: 'static {
@@ -47,12 +47,14 @@ impl Change for Complement {
     }
 }
 
-/// CF is the bit; the others, undefined or unchanged by the manuals, stay.
+/// CF is the bit, ZF stays; the others are undefined.
 #[inline(always)]
 fn test_and_change<W: Width, T: Change>(c: &mut Cpu, value: W, n: u64) -> W {
     let bit = 1u64 << (n % u64::from(W::BITS));
+    let r = W::cut(T::apply(value.zext(), bit));
     c.flags.set_cf(value.zext() & bit != 0);
-    W::cut(T::apply(value.zext(), bit))
+    undefined::BIT_TEST.settle(&mut c.flags, || undefined::Case::of(r));
+    r
 }
 
 #[inline(always)]
@@ -136,15 +138,18 @@ fn source<W: Width + Mem>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R<W> {
     if op.has(crate::op::HAS_MEMORY) { c.load::<W>(op, io) } else { Ok(W::get(&c.regs, op.r[1])) }
 }
 
-/// Writes the result of a scan: a zero source sets ZF and leaves the destination (APM 3 BSF). The other flags, undefined,
-/// are those of the result on Zen 4.
+/// Writes the result of a scan. ZF tells a source without a set bit; the other flags are undefined, and then the destination
+/// too.
 #[inline(always)]
 fn scan<W: Width>(c: &mut Cpu, op: &Op, source: W, found: u32) {
-    let empty = source.zext() == 0;
-    let parity = if found.count_ones() & 1 == 0 { PF } else { 0 };
-    c.flags.update(STATUS, if empty { ZF | PF } else { parity });
-    if !empty {
-        W::cut(u64::from(found)).put(&mut c.regs, op.r[0]);
+    let case = undefined::Case { b: source.zext(), ..undefined::Case::of(W::cut(found.into())) };
+    let empty = if source.zext() == 0 { ZF } else { 0 };
+    let flags = undefined::SCAN_PF.predict(&case) | undefined::SCAN_OSAC.predict(&case);
+    c.flags.update(STATUS, empty | flags);
+    if empty == 0 {
+        W::cut(found.into()).put(&mut c.regs, op.r[0]);
+    } else {
+        const { undefined::SCAN_EMPTY.keeps() };
     }
 }
 

@@ -1,8 +1,8 @@
-//! Data transfer (SDM 1 5.1.1): MOV, extensions, exchanges, the stack; with LEA, XLAT, NOP of 5.1.13.
+//! Data transfer (SDM 1 5.1.1): MOV, extensions, exchanges, the stack; with LEA, XLAT, NOP, MOVBE of 5.1.13.
 //!
 //! Not responsible for: segment, control and debug registers (`segment`, `system`), strings.
 
-use super::{by_wide_width, by_width};
+use super::{by_wide_width, by_width, undefined};
 use crate::cpu::{Cpu, Width};
 use crate::fault::R;
 use crate::lower::{Form, Kind};
@@ -126,8 +126,8 @@ pub fn xchg(f: &Form<'_>) -> Option<Handler> {
 }
 
 fn bswap16(c: &mut Cpu, op: &Op, _io: &mut dyn CpuIo) -> R {
-    // Undefined by the manuals; AMD and Intel silicon give zero.
-    0u16.put(&mut c.regs, op.r[0]);
+    let r = undefined::BSWAP_16.predict(&undefined::Case::of(u16::get(&c.regs, op.r[0])));
+    u16::cut(r).put(&mut c.regs, op.r[0]);
     Ok(())
 }
 
@@ -147,6 +147,28 @@ pub fn bswap(f: &Form<'_>) -> Option<Handler> {
         16 => bswap16,
         32 => bswap32,
         _ => bswap64,
+    })
+}
+
+/// The bytes of a value in the other order.
+fn swapped<W: Width>(value: W) -> W {
+    W::cut(value.zext().swap_bytes() >> (64 - W::BITS))
+}
+
+fn movbe_load<W: Width + Mem>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
+    c.load_then::<W>(op, io, |c, op, value| swapped(value).put(&mut c.regs, op.r[0]))
+}
+
+fn movbe_store<W: Width + Mem>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
+    c.store_from::<W>(op, io, |c, op| swapped(W::get(&c.regs, op.r[1])))
+}
+
+/// MOVBE.
+pub fn movbe(f: &Form<'_>) -> Option<Handler> {
+    Some(match (f.kind(0), f.kind(1)) {
+        (Kind::Reg, Kind::Mem) => by_wide_width!(f, movbe_load),
+        (Kind::Mem, Kind::Reg) => by_wide_width!(f, movbe_store),
+        _ => return None,
     })
 }
 

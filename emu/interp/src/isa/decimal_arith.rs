@@ -2,11 +2,13 @@
 //!
 //! Not responsible for: binary arithmetic.
 
+use super::undefined;
 use crate::cpu::{Cpu, Width};
 use crate::fault::R;
 use crate::lower::Form;
 use crate::op::{Handler, Op};
 use gemel_machine::CpuIo;
+use gemel_x86::flags::{AF, CF};
 use gemel_x86::{Exception, Vector};
 
 const AL: u8 = 0;
@@ -31,20 +33,26 @@ fn adjust_packed<const SUBTRACT: bool>(c: &mut Cpu, _op: &Op, _io: &mut dyn CpuI
     }
     al.put(&mut c.regs, AL);
     c.flags.set(al, cf, false, af);
+    let overflow = if SUBTRACT { undefined::DAS_OF } else { undefined::DAA_OF };
+    let case = undefined::Case { a: old.into(), ..undefined::Case::of(al) };
+    overflow.settle(&mut c.flags, || case);
     Ok(())
 }
 
 fn adjust_ascii<const SUBTRACT: bool>(c: &mut Cpu, _op: &Op, _io: &mut dyn CpuIo) -> R {
-    let ax = u16::get(&c.regs, 0);
-    let carry = ax & 15 > 9 || c.flags.af();
+    let old = u16::get(&c.regs, 0);
+    let carry = old & 15 > 9 || c.flags.af();
     let ax = match (carry, SUBTRACT) {
-        (false, _) => ax,
-        (true, false) => ax.wrapping_add(0x106),
-        (true, true) => ax.wrapping_sub(6).wrapping_sub(0x100),
+        (false, _) => old,
+        (true, false) => old.wrapping_add(0x106),
+        (true, true) => old.wrapping_sub(0x106),
     };
     let ax = ax & 0xff0f;
     ax.put(&mut c.regs, 0);
-    c.flags.set(ax as u8, carry, false, carry);
+    c.flags.update(CF | AF, if carry { CF | AF } else { 0 });
+    let others = if SUBTRACT { undefined::AAS_OSZP } else { undefined::AAA_OSZP };
+    let case = undefined::Case { a: old.into(), after: c.flags.bits(), ..undefined::Case::of(ax) };
+    others.settle(&mut c.flags, || case);
     Ok(())
 }
 
@@ -56,6 +64,7 @@ fn aam_any(c: &mut Cpu, op: &Op, _io: &mut dyn CpuIo) -> R {
     (al / base).put(&mut c.regs, AH);
     (al % base).put(&mut c.regs, AL);
     c.flags.set(al % base, false, false, false);
+    undefined::AAM_OAC.settle(&mut c.flags, || undefined::Case::of(al % base));
     Ok(())
 }
 
@@ -64,6 +73,9 @@ fn aad_any(c: &mut Cpu, op: &Op, _io: &mut dyn CpuIo) -> R {
     let r = al.wrapping_add(ah.wrapping_mul(op.imm as u8));
     u16::from(r).put(&mut c.regs, 0);
     c.flags.set(r, false, false, false);
+    let case =
+        undefined::Case { a: u16::from_le_bytes([al, ah]).into(), b: op.imm, ..undefined::Case::of(r) };
+    undefined::AAD_OAC.settle(&mut c.flags, || case);
     Ok(())
 }
 

@@ -169,6 +169,21 @@ index! {
     Pcmpestrm64 => simd::thunked, ALL, NONE;
     Psrldq => simd::shift_bytes, NONE, NONE;
     Pslldq => simd::shift_bytes, NONE, NONE;
+    // AES, carry-less multiplication, SHA
+    Aesenc => simd::thunked, NONE, NONE;
+    Aesenclast => simd::thunked, NONE, NONE;
+    Aesdec => simd::thunked, NONE, NONE;
+    Aesdeclast => simd::thunked, NONE, NONE;
+    Aesimc => simd::thunked, NONE, NONE;
+    Aeskeygenassist => simd::thunked, NONE, NONE;
+    Pclmulqdq => simd::thunked, NONE, NONE;
+    Sha1rnds4 => simd::thunked, NONE, NONE;
+    Sha1nexte => simd::thunked, NONE, NONE;
+    Sha1msg1 => simd::thunked, NONE, NONE;
+    Sha1msg2 => simd::thunked, NONE, NONE;
+    Sha256rnds2 => simd::thunked, NONE, NONE;
+    Sha256msg1 => simd::thunked, NONE, NONE;
+    Sha256msg2 => simd::thunked, NONE, NONE;
     // MMX registers, or either register file
     Pand => mmx::either, NONE, NONE;
     Pandn => mmx::either, NONE, NONE;

@@ -3,10 +3,14 @@
 //! Not responsible for: the operand forms (`binary_arith` has them).
 
 use super::binary_arith::{Alu, Unary, one_operand, two_operands};
+use super::undefined;
 use crate::cpu::Width;
 use crate::flags::LazyFlags;
 use crate::lower::Form;
 use crate::op::Handler;
+
+/// AF, which the manuals leave undefined.
+const AF: bool = undefined::LOGIC_AF.constant();
 
 struct And;
 struct Or;
@@ -18,7 +22,7 @@ impl Alu for And {
     #[inline(always)]
     fn run<W: Width>(flags: &mut LazyFlags, a: W, b: W) -> W {
         let r = W::cut(a.zext() & b.zext());
-        flags.logic(r);
+        flags.logic(r, AF);
         r
     }
 }
@@ -27,7 +31,7 @@ impl Alu for Or {
     #[inline(always)]
     fn run<W: Width>(flags: &mut LazyFlags, a: W, b: W) -> W {
         let r = W::cut(a.zext() | b.zext());
-        flags.logic(r);
+        flags.logic(r, AF);
         r
     }
 }
@@ -36,7 +40,7 @@ impl Alu for Xor {
     #[inline(always)]
     fn run<W: Width>(flags: &mut LazyFlags, a: W, b: W) -> W {
         let r = W::cut(a.zext() ^ b.zext());
-        flags.logic(r);
+        flags.logic(r, AF);
         r
     }
 }

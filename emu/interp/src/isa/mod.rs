@@ -2,13 +2,14 @@
 //! manuals leave undefined.
 //!
 //! Not responsible for: the instructions themselves; each family has a file named after its heading in SDM vol. 1
-//! chapter 5. What silicon does with undefined flags is in the handlers' comments, measured, with the CPU named.
+//! chapter 5. What silicon does with undefined flags is in `undefined`.
 //!
 //! A binder takes the decoded form and returns the handler made for its operand kinds and width, or `None` for a form that
 //! does not exist, which raises #UD.
 
 pub mod binary_arith;
 pub mod bit_byte;
+pub mod bit_manipulation;
 pub mod cacheability;
 pub mod control_register;
 pub mod control_transfer;
@@ -25,6 +26,7 @@ mod io_permission;
 pub mod logical;
 pub mod mmx;
 pub mod privileged_flags;
+pub mod random;
 pub mod segment_register;
 pub mod shift_rotate;
 pub mod simd;
@@ -33,6 +35,7 @@ pub mod simd_unmasked;
 pub mod state_management;
 pub mod string;
 pub mod system;
+pub mod undefined;
 pub mod x87;
 pub mod x87_control;
 
@@ -74,6 +77,8 @@ const NOT_C: u64 = ALL & !CF;
 const SZAP: u64 = SF | ZF | AF | PF;
 const O_A: u64 = OF | AF;
 const OSAPC: u64 = ALL & !ZF;
+const AP: u64 = AF | PF;
+const SAP: u64 = SF | AF | PF;
 const OSZP: u64 = OF | SF | ZF | PF;
 const OAC: u64 = OF | AF | CF;
 const A: u64 = AF;
@@ -115,6 +120,7 @@ index! {
     Movsxd => data_transfer::movsx, NONE, NONE;
     Xchg => data_transfer::xchg, NONE, NONE;
     Bswap => data_transfer::bswap, NONE, NONE;
+    Movbe => data_transfer::movbe, NONE, NONE;
     Xadd => data_transfer::xadd, ALL, NONE;
     Cmpxchg => data_transfer::cmpxchg, ALL, NONE;
     Cmpxchg8b => data_transfer::cmpxchg8b, Z, NONE;
@@ -174,21 +180,21 @@ index! {
     Test => logical::test, ALL, A;
     Not => logical::not, NONE, NONE;
     // Shift and rotate
-    Shl => shift_rotate::shl, ALL, O_A;
-    Sal => shift_rotate::shl, ALL, O_A;
-    Shr => shift_rotate::shr, ALL, O_A;
+    Shl => shift_rotate::shl, ALL, OAC;
+    Sal => shift_rotate::shl, ALL, OAC;
+    Shr => shift_rotate::shr, ALL, OAC;
     Sar => shift_rotate::sar, ALL, O_A;
     Rol => shift_rotate::rol, OC, O;
     Ror => shift_rotate::ror, OC, O;
     Rcl => shift_rotate::rcl, OC, O;
     Rcr => shift_rotate::rcr, OC, O;
-    Shld => shift_rotate::shld, ALL, O_A;
-    Shrd => shift_rotate::shrd, ALL, O_A;
+    Shld => shift_rotate::shld, ALL, ALL;
+    Shrd => shift_rotate::shrd, ALL, ALL;
     // Bit and byte
-    Bt => bit_byte::bt, ALL, OSAP;
-    Bts => bit_byte::bts, ALL, OSAP;
-    Btr => bit_byte::btr, ALL, OSAP;
-    Btc => bit_byte::btc, ALL, OSAP;
+    Bt => bit_byte::bt, OSAPC, OSAP;
+    Bts => bit_byte::bts, OSAPC, OSAP;
+    Btr => bit_byte::btr, OSAPC, OSAP;
+    Btc => bit_byte::btc, OSAPC, OSAP;
     Bsf => bit_byte::bsf, ALL, OSAPC;
     Bsr => bit_byte::bsr, ALL, OSAPC;
     Popcnt => bit_byte::popcnt, ALL, NONE;
@@ -208,6 +214,25 @@ index! {
     Setge => bit_byte::set::<13>, NONE, NONE;
     Setle => bit_byte::set::<14>, NONE, NONE;
     Setg => bit_byte::set::<15>, NONE, NONE;
+    // Bit manipulation
+    Andn => bit_manipulation::andn, ALL, AP;
+    Bextr => bit_manipulation::bextr, ALL, SAP;
+    Blsi => bit_manipulation::blsi, ALL, AP;
+    Blsmsk => bit_manipulation::blsmsk, ALL, AP;
+    Blsr => bit_manipulation::blsr, ALL, AP;
+    Bzhi => bit_manipulation::bzhi, ALL, AP;
+    Lzcnt => bit_manipulation::lzcnt, ALL, OSAP;
+    Mulx => bit_manipulation::mulx, NONE, NONE;
+    Pdep => bit_manipulation::pdep, NONE, NONE;
+    Pext => bit_manipulation::pext, NONE, NONE;
+    Rorx => bit_manipulation::rorx, NONE, NONE;
+    Sarx => bit_manipulation::sarx, NONE, NONE;
+    Shlx => bit_manipulation::shlx, NONE, NONE;
+    Shrx => bit_manipulation::shrx, NONE, NONE;
+    Tzcnt => bit_manipulation::tzcnt, ALL, OSAP;
+    // Random numbers
+    Rdrand => random::rdrand, ALL, NONE;
+    Rdseed => random::rdrand, ALL, NONE;
     // Control transfer (near; far ones are in far_transfer)
     Jmp => control_transfer::jmp, NONE, NONE;
     Call => control_transfer::call, NONE, NONE;

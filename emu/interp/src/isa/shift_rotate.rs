@@ -2,9 +2,7 @@
 //!
 //! Not responsible for: bit tests (`bit_byte`).
 //!
-//! Flags that the manuals leave undefined, as measured on a Zen 4 EPYC (family 25 model 17) by
-//! `tests/host_integer.rs`: OF is that of the last single-bit step, AF is set by every shift.
-
+use super::undefined::{self, Case};
 use super::{by_wide_width, by_width};
 use crate::cpu::{Cpu, Width};
 use crate::fault::R;
@@ -13,6 +11,7 @@ use crate::lower::{Form, Kind};
 use crate::mmu::access::Mem;
 use crate::op::{Handler, Op};
 use gemel_machine::CpuIo;
+use gemel_x86::flags::CF;
 
 /// A shift or rotate by a masked, non-zero count.
 trait Shift: 'static {
@@ -27,6 +26,21 @@ fn top<W: Width>(v: W) -> bool {
     bit(v, W::BITS - 1)
 }
 
+/// AF of a shift, which the manuals leave undefined.
+const SHIFT_AF: bool = undefined::SHIFT_AF.constant();
+
+/// The case for the table of undefined results.
+#[inline(always)]
+fn case<W: Width>(a: W, count: u32, r: W) -> Case {
+    Case { a: a.zext(), count, ..Case::of(r) }
+}
+
+/// OF by an entry of the table, CF being settled.
+#[inline(always)]
+fn overflow(entry: &undefined::Undefined, case: Case, cf: bool) -> bool {
+    entry.predict(&Case { after: if cf { CF } else { 0 }, ..case }) != 0
+}
+
 struct Shl;
 struct Shr;
 struct Sar;
@@ -38,10 +52,15 @@ struct Rcr;
 impl Shift for Shl {
     #[inline(always)]
     fn run<W: Width>(flags: &mut LazyFlags, a: W, count: u32) -> W {
-        let wide = u128::from(a.zext()) << count;
-        let r = W::cut(wide as u64);
-        let cf = wide >> W::BITS & 1 != 0;
-        flags.set(r, cf, cf != top(r), true);
+        let r = W::cut(a.zext() << count);
+        let case = case(a, count, r);
+        let cf = if W::BITS < 32 && count >= W::BITS {
+            undefined::SHL_CF.predict(&case) != 0
+        } else {
+            bit(a, W::BITS - count)
+        };
+        let of = if count == 1 { cf != top(r) } else { overflow(&undefined::SHL_OF, case, cf) };
+        flags.set(r, cf, of, SHIFT_AF);
         r
     }
 }
@@ -50,9 +69,13 @@ impl Shift for Shr {
     #[inline(always)]
     fn run<W: Width>(flags: &mut LazyFlags, a: W, count: u32) -> W {
         let r = W::cut(a.zext() >> count);
-        // The last step's operand had the result's top two bits, shifted up by one.
-        let of = bit(a, W::BITS - 1) && count == 1;
-        flags.set(r, bit(a, count - 1), of, true);
+        let cf = if W::BITS < 32 && count >= W::BITS {
+            undefined::SHR_CF.predict(&case(a, count, r)) != 0
+        } else {
+            bit(a, count - 1)
+        };
+        let of = if count == 1 { top(a) } else { const { undefined::SHR_OF.constant() } };
+        flags.set(r, cf, of, SHIFT_AF);
         r
     }
 }
@@ -62,12 +85,28 @@ impl Shift for Sar {
     fn run<W: Width>(flags: &mut LazyFlags, a: W, count: u32) -> W {
         let signed = a.sext() as i64;
         let r = W::cut((signed >> count) as u64);
-        flags.set(r, (signed >> (count - 1)) & 1 != 0, false, true);
+        let of = count != 1 && const { undefined::SAR_OF.constant() };
+        flags.set(r, (signed >> (count - 1)) & 1 != 0, of, SHIFT_AF);
         r
     }
 }
 
-fn rotate_flags(flags: &mut LazyFlags, cf: bool, of: bool) {
+/// CF and OF of a rotate.
+#[inline(always)]
+fn left_rotated<W: Width>(flags: &mut LazyFlags, a: W, count: u32, r: W, cf: bool) {
+    let of =
+        if count == 1 { cf != top(r) } else { overflow(&undefined::ROTATE_LEFT_OF, case(a, count, r), cf) };
+    flags.set_cf_of(cf, of);
+}
+
+/// The same, to the right.
+#[inline(always)]
+fn right_rotated<W: Width>(flags: &mut LazyFlags, a: W, count: u32, r: W, cf: bool) {
+    let of = if count == 1 {
+        top(r) != bit(r, W::BITS - 2)
+    } else {
+        overflow(&undefined::ROTATE_RIGHT_OF, case(a, count, r), cf)
+    };
     flags.set_cf_of(cf, of);
 }
 
@@ -80,7 +119,7 @@ impl Shift for Rol {
     #[inline(always)]
     fn run<W: Width>(flags: &mut LazyFlags, a: W, count: u32) -> W {
         let r = rotate_left(a, count);
-        rotate_flags(flags, bit(r, 0), bit(r, 0) != top(r));
+        left_rotated(flags, a, count, r, bit(r, 0));
         r
     }
 }
@@ -89,7 +128,7 @@ impl Shift for Ror {
     #[inline(always)]
     fn run<W: Width>(flags: &mut LazyFlags, a: W, count: u32) -> W {
         let r = rotate_left(a, W::BITS - count % W::BITS);
-        rotate_flags(flags, top(r), top(r) != bit(r, W::BITS - 2));
+        right_rotated(flags, a, count, r, top(r));
         r
     }
 }
@@ -107,7 +146,7 @@ impl Shift for Rcl {
     fn run<W: Width>(flags: &mut LazyFlags, a: W, count: u32) -> W {
         let n = count % (W::BITS + 1);
         let (cf, r) = rotate_through(flags.cf(), a, n);
-        rotate_flags(flags, cf, cf != top(r));
+        left_rotated(flags, a, count, r, cf);
         r
     }
 }
@@ -117,7 +156,7 @@ impl Shift for Rcr {
     fn run<W: Width>(flags: &mut LazyFlags, a: W, count: u32) -> W {
         let n = count % (W::BITS + 1);
         let (cf, r) = rotate_through(flags.cf(), a, (W::BITS + 1 - n) % (W::BITS + 1));
-        rotate_flags(flags, cf, top(r) != bit(r, W::BITS - 2));
+        right_rotated(flags, a, count, r, cf);
         r
     }
 }
@@ -204,25 +243,41 @@ pub fn rcr(f: &Form<'_>) -> Option<Handler> {
     shift::<Rcr>(f)
 }
 
-/// A double shift: `a` moves by `n`, bits of `b` come in. With 16-bit operands `n` can exceed the width: Zen 4 then
-/// shifts `b` in a second time (1234h, abcdh by 19 gives 5e6dh).
+/// A double shift: `a` moves by `n`, bits of `b` come in.
 fn double<W: Width, const LEFT: bool>(flags: &mut LazyFlags, a: W, b: W, n: u32) -> W {
-    let (bits, v, more) = (W::BITS, u128::from(a.zext()), u128::from(b.zext()));
+    const AF: bool = undefined::DOUBLE_AF.constant();
+    let bits = W::BITS;
+    // With 16-bit operands only.
+    if n > bits {
+        return double_beyond::<W, LEFT>(flags, a, b, n);
+    }
+    let (v, more) = (u128::from(a.zext()), u128::from(b.zext()));
     let (r, cf) = if LEFT {
-        let low = if bits == 16 { more << 16 | more } else { more };
-        let low_bits = if bits == 16 { 32 } else { bits };
-        // 64-bit counts stay below 64, so the carry is found without a wider type.
-        let r = v << n | low >> (low_bits - n);
-        (W::cut(r as u64), if n > bits { more >> (2 * bits - n) & 1 != 0 } else { bit(a, bits - n) })
+        (W::cut((v << n | more >> (bits - n)) as u64), bit(a, bits - n))
     } else {
-        let all = if bits == 16 { more << 32 | more << 16 | v } else { more << bits | v };
-        (W::cut((all >> n) as u64), all >> (n - 1) & 1 != 0)
+        (W::cut(((more << bits | v) >> n) as u64), bit(a, n - 1))
     };
-    let before_last = if LEFT { cf } else { bit(r, bits - 2) };
-    // Beyond the width (16-bit operands only) CF is clear, and SHLD's OF from the width on.
-    let of = !(LEFT && n >= bits) && top(r) != before_last;
-    flags.set(r, cf && n <= bits, of, true);
+    // OF tells a change of sign.
+    let of = if n == 1 {
+        top(r) != top(a)
+    } else {
+        overflow(if LEFT { &undefined::SHLD_OF } else { &undefined::SHRD_OF }, case(a, n, r), cf)
+    };
+    flags.set(r, cf, of, AF);
     r
+}
+
+#[cold]
+fn double_beyond<W: Width, const LEFT: bool>(flags: &mut LazyFlags, a: W, b: W, n: u32) -> W {
+    let (result, status) = if LEFT {
+        (undefined::SHLD_BEYOND, undefined::SHLD_BEYOND_FLAGS)
+    } else {
+        (undefined::SHRD_BEYOND, undefined::SHRD_BEYOND_FLAGS)
+    };
+    let before = Case { b: b.zext(), before: flags.bits(), ..case(a, n, a) };
+    let r = result.predict(&before);
+    status.settle(flags, || Case { result: r, ..before });
+    W::cut(r)
 }
 
 fn double_reg<W: Width, const LEFT: bool, const CL: bool>(c: &mut Cpu, op: &Op, _io: &mut dyn CpuIo) -> R {

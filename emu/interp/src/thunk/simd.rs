@@ -87,10 +87,15 @@ super::table::thunk_table! {
         Pmovsxbw_xmm_xmmm64 = "pmovsxbw", Pmovsxbd_xmm_xmmm32 = "pmovsxbd", Pmovsxbq_xmm_xmmm16 = "pmovsxbq",
         Pmovsxwd_xmm_xmmm64 = "pmovsxwd", Pmovsxwq_xmm_xmmm32 = "pmovsxwq", Pmovsxdq_xmm_xmmm64 = "pmovsxdq",
         Pmovzxbw_xmm_xmmm64 = "pmovzxbw", Pmovzxbd_xmm_xmmm32 = "pmovzxbd", Pmovzxbq_xmm_xmmm16 = "pmovzxbq",
+        Aesenc_xmm_xmmm128 = "aesenc", Aesenclast_xmm_xmmm128 = "aesenclast", Aesdec_xmm_xmmm128 = "aesdec",
+        Aesdeclast_xmm_xmmm128 = "aesdeclast", Aesimc_xmm_xmmm128 = "aesimc",
+        Sha1nexte_xmm_xmmm128 = "sha1nexte", Sha1msg1_xmm_xmmm128 = "sha1msg1", Sha1msg2_xmm_xmmm128 = "sha1msg2",
+        Sha256msg1_xmm_xmmm128 = "sha256msg1", Sha256msg2_xmm_xmmm128 = "sha256msg2",
         Pmovzxwd_xmm_xmmm64 = "pmovzxwd", Pmovzxwq_xmm_xmmm32 = "pmovzxwq", Pmovzxdq_xmm_xmmm64 = "pmovzxdq",
     }
     plain Select ("xmm1, xmm2, xmm0") {
         Pblendvb_xmm_xmmm128 = "pblendvb", Blendvps_xmm_xmmm128 = "blendvps", Blendvpd_xmm_xmmm128 = "blendvpd",
+        Sha256rnds2_xmm_xmmm128 = "sha256rnds2",
     }
     plain ToGeneral ("eax, xmm2") {
         Movmskps_r32_xmm = "movmskps", Movmskps_r64_xmm = "movmskps",
@@ -144,6 +149,8 @@ super::table::thunk_table! {
         Blendps_xmm_xmmm128_imm8 = "blendps", Blendpd_xmm_xmmm128_imm8 = "blendpd",
         Pblendw_xmm_xmmm128_imm8 = "pblendw", Insertps_xmm_xmmm32_imm8 = "insertps",
         Mpsadbw_xmm_xmmm128_imm8 = "mpsadbw",
+        Aeskeygenassist_xmm_xmmm128_imm8 = "aeskeygenassist", Pclmulqdq_xmm_xmmm128_imm8 = "pclmulqdq",
+        Sha1rnds4_xmm_xmmm128_imm8 = "sha1rnds4",
     }
     immediate StringIndex ("xmm1, xmm2") {
         Pcmpestri_xmm_xmmm128_imm8 = "pcmpestri", Pcmpistri_xmm_xmmm128_imm8 = "pcmpistri",

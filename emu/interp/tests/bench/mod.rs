@@ -8,7 +8,7 @@ use gemel_interp::Interp;
 use gemel_machine::{Attention, CpuIo, GuestRam, Position, Query, Vcpu};
 use gemel_x86::segment::{CS, DS, ES, SS};
 use gemel_x86::{CpuModel, CpuState, Segment};
-use iced_x86::{Code, Encoder, Instruction, OpCodeOperandKind, OpKind, Register};
+use iced_x86::{Code, CpuidFeature, Encoder, Instruction, OpCodeOperandKind, OpKind, Register};
 use memmap2::{Mmap, MmapMut};
 use std::arch::asm;
 use std::sync::Arc;
@@ -72,6 +72,20 @@ impl CpuIo for StopAt {
     fn query(&mut self, _: Position, _: Query) -> u64 {
         0
     }
+}
+
+/// Whether the CPU under the test has what a form needs, of what came after SSE4.2.
+pub fn host_has(code: Code) -> bool {
+    code.cpuid_features().iter().all(|feature| match feature {
+        CpuidFeature::AES => is_x86_feature_detected!("aes"),
+        CpuidFeature::PCLMULQDQ => is_x86_feature_detected!("pclmulqdq"),
+        CpuidFeature::SHA => is_x86_feature_detected!("sha"),
+        CpuidFeature::BMI1 => is_x86_feature_detected!("bmi1"),
+        CpuidFeature::BMI2 => is_x86_feature_detected!("bmi2"),
+        CpuidFeature::LZCNT => is_x86_feature_detected!("lzcnt"),
+        CpuidFeature::MOVBE => is_x86_feature_detected!("movbe"),
+        _ => true,
+    })
 }
 
 /// Whether the CPU under the test is of the models' vendor.
@@ -469,11 +483,11 @@ pub fn instance(code: Code, random: &mut Random) -> Option<Vec<u8>> {
             K::xmm_reg | K::xmm_rm | K::xmm_or_mem => Some(Register::XMM0 + random.below(16) as u32),
             K::mm_reg | K::mm_rm | K::mm_or_mem => Some(Register::MM0 + random.below(8) as u32),
             K::r8_or_mem => Some(random.of(&[Register::AL, Register::CL, Register::DL])),
-            K::r16_or_mem => Some(random.of(&[Register::AX, Register::CX, Register::DX])),
-            K::r32_reg | K::r32_rm | K::r32_or_mem => {
+            K::r16_reg | K::r16_or_mem => Some(random.of(&[Register::AX, Register::CX, Register::DX])),
+            K::r32_reg | K::r32_rm | K::r32_or_mem | K::r32_vvvv => {
                 Some(random.of(&[Register::EAX, Register::ECX, Register::EDX]))
             }
-            K::r64_reg | K::r64_rm | K::r64_or_mem => {
+            K::r64_reg | K::r64_rm | K::r64_or_mem | K::r64_vvvv => {
                 Some(random.of(&[Register::RAX, Register::RCX, Register::RDX]))
             }
             K::st0 => Some(Register::ST0),
