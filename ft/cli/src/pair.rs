@@ -42,7 +42,7 @@ pub struct PairOptions {
     /// Milliseconds of silence after which a primary goes on without its secondary
     #[arg(long, value_name = "MS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
     pub drop: u64,
-    /// Milliseconds of guest time that the secondary may be behind before the primary's guest waits for it
+    /// Milliseconds of guest time that the secondary may be behind, idle time not counted, before the primary's guest waits for it
     #[arg(long, value_name = "MS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     pub max_lag: u64,
     /// A control socket: JSON lines (status, key, powerdown, quit). Keys for a side that is not live wait until it is

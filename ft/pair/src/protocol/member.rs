@@ -91,7 +91,7 @@ pub struct Figures {
     pub position: u64,
     /// Guest time of the machine (ns).
     pub guest_time: u64,
-    /// How far the secondary is behind (ns of guest time).
+    /// How far the secondary is behind: the guest time of what it has not executed (ns).
     pub lag: u64,
     /// Outputs emitted.
     pub outputs: u64,

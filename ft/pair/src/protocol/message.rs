@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// Version of everything in this module. Peers and clients of another version are refused.
-pub const PROTOCOL: u16 = 1;
+pub const PROTOCOL: u16 = 2;
 
 /// The longest body of a frame. The longest log entry is a disk read, which fits.
 pub const MAX_FRAME: usize = 16 << 20;
@@ -81,7 +81,7 @@ pub enum Message {
     Ack {
         /// Of the latest mark.
         sequence: u64,
-        /// Guest time up to which the secondary has executed.
+        /// The count up to which the secondary has executed.
         executed: u64,
     },
     /// I am here.

@@ -14,7 +14,7 @@
 use super::member::Action;
 use super::message::{Goodbye, Hello, Mark, Message, PROTOCOL};
 use super::watch::Watch;
-use gemel_machine::At;
+use gemel_machine::{At, Clock, TimeBase};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
@@ -89,9 +89,11 @@ pub struct Timing {
     pub drop: u64,
     /// How long to wait before an arbiter that did not answer is asked again.
     pub retry: u64,
-    /// How far the secondary may be behind (guest time) before the primary's guest waits: it has to be caught up with before
-    /// the survivor can go live.
+    /// How far the secondary may be behind before the primary's guest waits, as the guest time of what it has not executed: it
+    /// has to be caught up with before the survivor can go live.
     pub max_lag: u64,
+    /// What a count is worth.
+    pub time_base: TimeBase,
     /// How long the last outputs of a guest that ended wait for a console to fetch them.
     pub linger: u64,
 }
@@ -106,6 +108,7 @@ impl Default for Timing {
             drop: 300 * MS,
             retry: 50 * MS,
             max_lag: 10 * MS,
+            time_base: TimeBase::default(),
             linger: 2_000 * MS,
         }
     }
@@ -133,7 +136,7 @@ pub struct Failover {
     pub claimed: u64,
     /// When this side went live.
     pub live: u64,
-    /// Guest time that was still to be executed when the epoch was won.
+    /// What was still to be executed when the epoch was won, as guest time.
     pub lag: u64,
 }
 
@@ -154,15 +157,17 @@ pub struct Replication {
     open: Cover,
     /// Where this machine is.
     reached: At,
-    /// Primary: guest time that the secondary has executed. Secondary: guest time of the latest mark.
-    peer_time: u64,
+    /// Primary: the count up to which the secondary has executed. Secondary: the latest mark's.
+    peer_count: u64,
+    /// Secondary: the count that the primary was told last.
+    told: u64,
     delivered: u64,
     /// When to ask the arbiter again.
     retry_at: Option<u64>,
     failover: Failover,
 }
 
-/// How often a secondary that executes tells how far it is.
+/// A secondary that executes tells how far it is so often, on its own clock and by what it has executed (ns).
 const PROGRESS_INTERVAL: u64 = 1_000_000;
 
 const POWER_ON: At =
@@ -182,7 +187,8 @@ impl Replication {
             unacknowledged: VecDeque::new(),
             open: Cover::default(),
             reached: POWER_ON,
-            peer_time: 0,
+            peer_count: 0,
+            told: 0,
             delivered: 0,
             retry_at: None,
             failover: Failover::default(),
@@ -218,15 +224,22 @@ impl Replication {
         self.failover
     }
 
-    /// How far the secondary is behind, in guest time (ns).
+    /// How far the secondary is behind: what it still has to execute, as guest time (ns). Idle time costs no execution, so it
+    /// does not count.
     pub fn lag(&self) -> u64 {
+        let (here, peer) = (self.reached.position.count, self.peer_count);
         match self.phase {
-            Phase::Primary => self.reached.time.0.saturating_sub(self.peer_time),
+            Phase::Primary => self.worth(here.saturating_sub(peer)),
             Phase::Secondary | Phase::Arbitrating | Phase::GoingLive if self.role == Role::Secondary => {
-                self.peer_time.saturating_sub(self.reached.time.0)
+                self.worth(peer.saturating_sub(here))
             }
             _ => 0,
         }
+    }
+
+    /// Guest time that so many counts take.
+    fn worth(&self, counts: u64) -> u64 {
+        Clock::new(self.timing.time_base).time_at(counts).0
     }
 
     /// Where this machine is.
@@ -287,10 +300,11 @@ impl Replication {
                 out.push(Action::Feed(bytes));
             }
             (Phase::Secondary, Message::Mark { sequence, mark }) if self.follows(sequence) => {
-                self.peer_time = self.peer_time.max(mark.at.time.0);
+                self.peer_count = self.peer_count.max(mark.at.position.count);
                 self.delivered = self.delivered.max(mark.delivered);
                 out.push(Action::Limit(mark.at));
-                self.send(now, Message::Ack { sequence, executed: self.reached.time.0 }, out);
+                let executed = self.tell();
+                self.send(now, Message::Ack { sequence, executed }, out);
             }
             (Phase::Secondary, Message::Goodbye(Goodbye::GuestEnded)) => {
                 self.phase = Phase::Finishing;
@@ -300,13 +314,13 @@ impl Replication {
                 self.delivered = self.delivered.max(delivered);
             }
             (Phase::Primary, Message::Ack { sequence, executed }) if sequence <= self.sequence => {
-                self.peer_time = self.peer_time.max(executed);
+                self.peer_count = self.peer_count.max(executed);
                 while let Some((_, cover)) = self.unacknowledged.pop_front_if(|(s, _)| *s <= sequence) {
                     self.open = cover;
                 }
             }
             (Phase::Primary, Message::Heartbeat { executed, .. }) => {
-                self.peer_time = self.peer_time.max(executed);
+                self.peer_count = self.peer_count.max(executed);
             }
             // Whoever differs, or says what it must not say now, is as good as gone.
             (Phase::Primary | Phase::Secondary, _) => self.arbitrate(now, out),
@@ -386,7 +400,7 @@ impl Replication {
                         self.failover.live = now;
                     }
                     Role::Secondary => {
-                        self.failover.lag = self.peer_time.saturating_sub(self.reached.time.0);
+                        self.failover.lag = self.lag();
                         self.phase = Phase::GoingLive;
                         out.push(Action::EndFeed);
                     }
@@ -416,8 +430,14 @@ impl Replication {
     }
 
     fn heartbeat(&mut self, now: u64, out: &mut Vec<Action>) {
-        let (delivered, executed) = (self.delivered, self.reached.time.0);
+        let (delivered, executed) = (self.delivered, self.tell());
         self.send(now, Message::Heartbeat { delivered, executed }, out);
+    }
+
+    /// The count that this machine has executed, to be told to the peer.
+    fn tell(&mut self) -> u64 {
+        self.told = self.reached.position.count;
+        self.told
     }
 
     /// Whether the secondary is so far behind that a live guest has to wait.
@@ -444,9 +464,12 @@ impl Replication {
             self.unacknowledged.push_back((self.sequence, cover));
             let mark = Mark { at, outputs: cover.outputs, delivered };
             self.send(now, Message::Mark { sequence: self.sequence, mark }, out);
-        } else if self.phase == Phase::Secondary && now.saturating_sub(self.last_sent) >= PROGRESS_INTERVAL {
+        } else if self.phase == Phase::Secondary {
             // A primary that waits for this side sends nothing that would be acknowledged.
-            self.heartbeat(now, out);
+            let executed = self.worth(at.position.count.saturating_sub(self.told));
+            if executed.max(now.saturating_sub(self.last_sent)) >= PROGRESS_INTERVAL {
+                self.heartbeat(now, out);
+            }
         }
     }
 

@@ -28,7 +28,7 @@ const DRAIN: Duration = Duration::from_millis(500);
 pub struct Options {
     /// The VM's name, for the arbiter and the peer.
     pub vm: String,
-    /// The protocol's times.
+    /// The protocol's times; what a count is worth is the log's to say.
     pub timing: Timing,
     /// Where clients find this side.
     pub console: Address,
@@ -154,7 +154,7 @@ impl Primary {
             log_header: header.encode()?.0,
         };
         let (claim, claims) = unbounded();
-        let side = Side::new(hello, options.timing, surroundings, None, claim);
+        let side = Side::new(hello, timing(options, header), surroundings, None, claim);
         start_threads(&side, options, claims, clients)?;
         let waiting = Arc::clone(&side);
         spawn("listener", move || {
@@ -208,6 +208,10 @@ impl Primary {
         let record = Record::new(live, (log, sink), header);
         lead(&side, machine, record)
     }
+}
+
+fn timing(options: &Options, header: &Header) -> Timing {
+    Timing { time_base: header.machine.time_base, ..options.timing }
 }
 
 /// The first epoch that nobody has had: what an earlier pair of this name left behind stays valid for it alone.
@@ -283,7 +287,7 @@ impl Secondary {
             ..hello.clone()
         };
         let (claim, claims) = unbounded();
-        let side = Side::new(ours, options.timing, surroundings, Some(Arc::clone(&feed)), claim);
+        let side = Side::new(ours, timing(options, &header), surroundings, Some(Arc::clone(&feed)), claim);
         start_threads(&side, options, claims, clients)?;
         let sink = PairSink::new(Arc::clone(&side), &header)?;
         attend_primary(&side, stream, hello)?;

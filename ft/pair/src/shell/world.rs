@@ -91,7 +91,15 @@ impl<W: World> World for Paired<W> {
         Ok(input)
     }
 
-    forward_to_world!(input_number, idle, answer, digest_due, digest);
+    fn idle(&mut self, at: At, until: VirtTime) -> Result<VirtTime, Stop> {
+        // What was printed before the guest went to sleep must not wait until it wakes.
+        if self.leads && self.due.is_some() {
+            self.mark_if_due(at);
+        }
+        self.world.idle(at, until)
+    }
+
+    forward_to_world!(input_number, answer, digest_due, digest);
 
     fn emit(&mut self, at: At, output: Output) {
         let byte = match &output {

@@ -2,6 +2,7 @@
 //! break, in virtual time.
 
 use crate::toy::{Dice, Entry, Followed, STEP, Toy};
+use gemel_machine::TimeBase;
 use gemel_pair::protocol::*;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -17,6 +18,7 @@ pub fn timing() -> Timing {
         drop: 120 * MS,
         retry: 20 * MS,
         max_lag: 10 * MS,
+        time_base: TimeBase { num: STEP as u32, den: 1 },
         linger: 200 * MS,
     }
 }
