@@ -57,6 +57,9 @@ pub enum HostError {
     /// Output could not be delivered during the run.
     #[error("writing {0} failed: {1}; free some space or reopen the reader, then run again")]
     Output(String, io::Error),
+    /// The host has no random numbers.
+    #[error("the host's random number generator failed: {0}; run with --clock free, which needs none")]
+    Random(io::Error),
     /// The guest sleeps, no timer is armed and no input can ever come.
     #[error("the guest sleeps for ever: no timer is armed and nothing is connected that could wake it")]
     Stuck,

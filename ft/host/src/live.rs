@@ -8,6 +8,7 @@ use crate::inputs::Inputs;
 use crate::outputs::OutputSink;
 use crate::pacing::{ClockMode, Pacer};
 use gemel_machine::{At, Digest, Input, Output, Query, Stop, StopAt, VirtTime, World};
+use rustix::rand::{GetRandomFlags, getrandom};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
@@ -49,7 +50,8 @@ pub struct Live {
 }
 
 impl Live {
-    /// A world of these parts. `seed` is the machine's seed: random numbers follow from it and the position.
+    /// A world of these parts. `seed` is the machine's seed: in free mode random numbers follow from it and the position. In
+    /// paced mode they are the host's, fit for keys.
     pub fn new(pacer: Pacer, inputs: Inputs, disks: Disks, outputs: Box<dyn OutputSink>, seed: u64) -> Self {
         let quiet = pacer.mode() == ClockMode::Free && !inputs.inbox().has_sources();
         let slice = if quiet { QUIET_SLICE } else { SLICE };
@@ -94,6 +96,16 @@ impl Live {
 
     fn check(&mut self) -> Result<(), Stop> {
         self.failed.take().map_or(Ok(()), Err)
+    }
+}
+
+/// 64 bits from the host's generator.
+fn entropy() -> Result<u64, HostError> {
+    let mut bytes = [0; 8];
+    match getrandom(&mut bytes, GetRandomFlags::empty()) {
+        Ok(8) => Ok(u64::from_ne_bytes(bytes)),
+        Ok(_) => Err(HostError::Random(std::io::ErrorKind::UnexpectedEof.into())),
+        Err(e) => Err(HostError::Random(e.into())),
     }
 }
 
@@ -149,7 +161,10 @@ impl World for Live {
         match query {
             // The machine answers this itself; its clock ticks in nanoseconds.
             Query::Tsc => Ok(at.time.0),
-            Query::Random => Ok(xxh3_64_with_seed(&at.position.count.to_le_bytes(), self.seed)),
+            Query::Random if self.pacer.mode() == ClockMode::Free => {
+                Ok(xxh3_64_with_seed(&at.position.count.to_le_bytes(), self.seed))
+            }
+            Query::Random => entropy().map_err(|e| Stop::Host(Box::new(e))),
         }
     }
 

@@ -90,6 +90,49 @@ fn a_run_stops_where_it_should_with_the_same_digests_each_time() {
     assert_eq!(digests("a"), digests("c"));
 }
 
+/// 64 random numbers of 16 and 32 bits by RDRAND and RDSEED, each sent whole to ttyS0; then the end.
+fn tell_random() -> Vec<u8> {
+    let send = [0xee, 0xc1, 0xe8, 0x08, 0xee, 0xc1, 0xe8, 0x08, 0xee, 0xc1, 0xe8, 0x08, 0xee]; // out dx, al; shr eax, 8
+    let mut code = vec![0x66, 0xba, 0xf8, 0x03, 0xb1, 0x20]; // mov dx, 0x3f8; mov cl, 32
+    let start = code.len();
+    code.extend([0x31, 0xc0, 0x66, 0x0f, 0xc7, 0xf0]); // xor eax, eax; rdrand ax
+    code.extend(send);
+    code.extend([0x0f, 0xc7, 0xf8]); // rdseed eax
+    code.extend(send);
+    code.extend([0xfe, 0xc9, 0x75]); // dec cl; jnz start
+    code.push((start as i64 - code.len() as i64 - 1) as u8);
+    code.extend_from_slice(DEBUG_EXIT);
+    code
+}
+
+#[test]
+fn random_numbers_are_the_worlds_and_a_replay_has_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    fs::write(at.join("kernel"), kernel(&tell_random())).unwrap();
+    let machine = "--kernel kernel -m 8 --cpu x86-64-v3";
+    let run = |arguments: &str| {
+        let (status, figures) = figures(at, &format!("{arguments} --serial file:out"));
+        (status, figures["digest"].clone(), fs::read(at.join("out")).unwrap())
+    };
+    // Free: by the seed.
+    let (status, digest, numbers) = run(&format!("run {machine} --clock free"));
+    assert_eq!((status, numbers.len()), (Some(0x43), 256));
+    assert_eq!(run(&format!("run {machine} --clock free")), (status, digest, numbers.clone()));
+    assert_ne!(run(&format!("run {machine} --clock free --seed 1")).2, numbers);
+    let different: std::collections::BTreeSet<_> = numbers.chunks(4).collect();
+    assert_eq!(different.len(), 64);
+    // Paced: the host's, never the same twice, but the log has them.
+    let (status, digest, first) = run(&format!("record -o run.gml {machine}"));
+    assert_eq!(status, Some(0x43));
+    assert_eq!(run("replay run.gml"), (Some(0), digest, first.clone()));
+    assert_ne!(run(&format!("record -o another.gml {machine}")).2, first);
+    // The older model has neither instruction.
+    assert_eq!(run("run --kernel kernel -m 8 --clock free").0, Some(3));
+    let shown = gemel(at, "log show run.gml");
+    assert_eq!(String::from_utf8_lossy(&shown.stdout).matches(" answer 0x").count(), 64);
+}
+
 #[test]
 fn a_log_that_is_cut_off_replays_to_its_last_whole_entry() {
     let folder = tempfile::tempdir().unwrap();
