@@ -482,20 +482,50 @@ pub fn instance(code: Code, random: &mut Random) -> Option<Vec<u8>> {
             }
             K::xmm_reg | K::xmm_rm | K::xmm_or_mem => Some(Register::XMM0 + random.below(16) as u32),
             K::mm_reg | K::mm_rm | K::mm_or_mem => Some(Register::MM0 + random.below(8) as u32),
-            K::r8_or_mem => Some(random.of(&[Register::AL, Register::CL, Register::DL])),
-            K::r16_reg | K::r16_or_mem => Some(random.of(&[Register::AX, Register::CX, Register::DX])),
-            K::r32_reg | K::r32_rm | K::r32_or_mem | K::r32_vvvv => {
+            K::r8_reg | K::r8_opcode | K::r8_or_mem => {
+                Some(random.of(&[Register::AL, Register::CL, Register::DL]))
+            }
+            K::r16_reg | K::r16_opcode | K::r16_or_mem => {
+                Some(random.of(&[Register::AX, Register::CX, Register::DX]))
+            }
+            K::r32_reg | K::r32_rm | K::r32_opcode | K::r32_or_mem | K::r32_vvvv => {
                 Some(random.of(&[Register::EAX, Register::ECX, Register::EDX]))
             }
-            K::r64_reg | K::r64_rm | K::r64_or_mem | K::r64_vvvv => {
+            K::r64_reg | K::r64_rm | K::r64_opcode | K::r64_or_mem | K::r64_vvvv => {
                 Some(random.of(&[Register::RAX, Register::RCX, Register::RDX]))
             }
             K::st0 => Some(Register::ST0),
             K::sti_opcode => Some(Register::ST0 + random.below(8) as u32),
+            K::al => Some(Register::AL),
+            K::cl => Some(Register::CL),
             K::ax => Some(Register::AX),
-            K::imm8 => {
+            K::eax => Some(Register::EAX),
+            K::rax => Some(Register::RAX),
+            K::imm8 | K::imm8_const_1 => {
+                let only_one = form.op_kind(n) == K::imm8_const_1;
                 instruction.set_op_kind(n, OpKind::Immediate8);
-                instruction.set_immediate8(random.next() as u8);
+                instruction.set_immediate8(if only_one { 1 } else { random.next() as u8 });
+                continue;
+            }
+            kind @ (K::imm8sex16
+            | K::imm8sex32
+            | K::imm8sex64
+            | K::imm16
+            | K::imm32
+            | K::imm32sex64
+            | K::imm64) => {
+                let value = random.next();
+                let (kind, value) = match kind {
+                    K::imm8sex16 => (OpKind::Immediate8to16, value as i8 as i64),
+                    K::imm8sex32 => (OpKind::Immediate8to32, value as i8 as i64),
+                    K::imm8sex64 => (OpKind::Immediate8to64, value as i8 as i64),
+                    K::imm16 => (OpKind::Immediate16, value as u16 as i64),
+                    K::imm32 => (OpKind::Immediate32, value as u32 as i64),
+                    K::imm32sex64 => (OpKind::Immediate32to64, value as i32 as i64),
+                    _ => (OpKind::Immediate64, value as i64),
+                };
+                instruction.set_op_kind(n, kind);
+                instruction.set_immediate_i64(n, value);
                 continue;
             }
             K::seg_rDI => {

@@ -6,6 +6,7 @@
 
 mod board;
 mod debug;
+mod decimal;
 mod long;
 mod paging;
 mod protected;
