@@ -39,6 +39,8 @@ pub enum Kind {
     Dr,
     /// An XMM register.
     Xmm,
+    /// A YMM register.
+    Ymm,
     /// An MMX register.
     Mmx,
     /// An x87 register.
@@ -88,6 +90,8 @@ impl Form<'_> {
                     Kind::Dr
                 } else if r.is_xmm() {
                     Kind::Xmm
+                } else if r.is_ymm() {
+                    Kind::Ymm
                 } else if r.is_mm() {
                     Kind::Mmx
                 } else if r.is_st() {
@@ -302,7 +306,11 @@ fn memory(op: &mut Op, i: &Instruction, mode: Mode, rip: u64) {
         } else if base != Register::None {
             op.base = base.number() as u8;
         }
-        if index != Register::None {
+        if index.is_vector_register() {
+            // A gather's: the handler adds its elements. The memory operand leaves its place among the registers free.
+            op.r[1] = index.number() as u8;
+            op.scale = i.memory_index_scale().trailing_zeros() as u8;
+        } else if index != Register::None {
             op.index = index.number() as u8;
             op.scale = i.memory_index_scale().trailing_zeros() as u8;
         }
@@ -326,6 +334,7 @@ fn memory(op: &mut Op, i: &Instruction, mode: Mode, rip: u64) {
 fn address_mask(i: &Instruction, mode: Mode) -> u64 {
     let size = match (i.memory_base(), i.memory_index()) {
         (Register::None, Register::None) => i.memory_displ_size() as usize * 8,
+        (Register::None, index) if index.is_vector_register() => i.memory_displ_size() as usize * 8,
         (Register::None, index) => index.size() * 8,
         (base, _) => base.size() * 8,
     };
@@ -445,6 +454,12 @@ fn offered(model: &CpuModel, i: &Instruction) -> bool {
         C::SHA => model.has(Feature::SHA),
         C::RDRAND => model.has(Feature::RDRAND),
         C::RDSEED => model.has(Feature::RDSEED),
+        C::AVX => model.has(Feature::AVX),
+        C::AVX2 => model.has(Feature::AVX2),
+        C::FMA => model.has(Feature::FMA),
+        C::F16C => model.has(Feature::F16C),
+        C::VAES => model.has(Feature::VAES),
+        C::VPCLMULQDQ => model.has(Feature::VPCLMULQDQ),
         C::INVPCID => false,
         _ => false,
     })

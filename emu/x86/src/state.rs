@@ -152,7 +152,7 @@ macro_rules! cpu_state {
         impl CpuState {
             /// The byte form: every element in table order.
             pub fn to_bytes(&self) -> Vec<u8> {
-                let mut out = Vec::with_capacity(2048);
+                let mut out = Vec::with_capacity(4096);
                 $(self.$name.put(&mut out);)*
                 out
             }
@@ -275,8 +275,10 @@ cpu_state! {
     fds: u16, FpuVendor, 0;
     /// x87 registers by physical number, 80 bits each in the low bits.
     st: [u128; 8], Exact, [0; 8];
-    /// XMM registers; the low halves of what AVX will make wider.
+    /// XMM registers: the low halves of the YMM registers.
     xmm: [u128; 16], Exact, [0; 16];
+    /// Upper halves of the YMM registers.
+    ymm_upper: [u128; 16], Exact, [0; 16];
     /// SIMD control and status.
     mxcsr: u32, Exact, 0x1f80;
     /// Whether HLT waits for an interrupt.
@@ -291,7 +293,7 @@ cpu_state! {
 
 impl CpuState {
     /// Version of the table; changes with every change to an element.
-    pub const VERSION: u16 = 1;
+    pub const VERSION: u16 = 2;
 
     /// The digest of the byte form (xxh3, 64 bits). FpuVendor elements count as zero unless `like_cpus`.
     pub fn digest(&self, like_cpus: bool) -> u64 {

@@ -74,7 +74,7 @@ fn maskmovq(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
 
 /// Stores the bytes whose mask byte has its top bit set, to where RDI points. All of them can be stored or none is; a mask of
 /// zeroes touches no memory (SDM 2B MASKMOVDQU leaves both open).
-fn store_selected(c: &mut Cpu, op: &Op, value: &[u8], mask: &[u8], io: &mut dyn CpuIo) -> R {
+pub(super) fn store_selected(c: &mut Cpu, op: &Op, value: &[u8], mask: &[u8], io: &mut dyn CpuIo) -> R {
     let offset = c.regs[7] & op.address_mask;
     let lin = if op.has(CHECK_SEGMENT) {
         c.checked_linear(op.seg, offset, value.len() as u64, true)?

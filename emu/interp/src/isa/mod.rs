@@ -36,6 +36,7 @@ pub mod state_management;
 pub mod string;
 pub mod system;
 pub mod undefined;
+pub mod vex;
 pub mod x87;
 pub mod x87_control;
 
@@ -385,10 +386,14 @@ index! {
     Reservednop => data_transfer::nop, NONE, NONE;
 }
 
+/// The line of a mnemonic in any of the indices.
+pub fn find(mnemonic: iced_x86::Mnemonic) -> Option<Entry> {
+    entry(mnemonic).or_else(|| floating_index::entry(mnemonic)).or_else(|| vex::index::entry(mnemonic))
+}
+
 /// The handler of a decoded form, or `None` when the form does not exist here.
 pub fn bind(f: &Form<'_>) -> Option<Handler> {
-    let entry = entry(f.mnemonic).or_else(|| floating_index::entry(f.mnemonic))?;
-    (entry.bind)(f)
+    (find(f.mnemonic)?.bind)(f)
 }
 
 /// The handler of what is no instruction.

@@ -9,11 +9,12 @@
 use crate::thunk::{self, MXCSR_FLAGS, Operand, Plan, SimdThunk};
 use iced_x86::{Code, Mnemonic};
 
-/// Flags of MXCSR: overflow, underflow, precision, and those of operands.
-const OE: u32 = 1 << 3;
+/// Overflow, as a flag of MXCSR.
+pub const OE: u32 = 1 << 3;
 /// Underflow.
 pub const UE: u32 = 1 << 4;
-const PE: u32 = 1 << 5;
+/// Precision.
+pub const PE: u32 = 1 << 5;
 /// Invalid, denormal, zero divide: seen before anything is computed.
 pub const PRE_COMPUTATION: u32 = 0b111;
 /// Denormals are zeros.
@@ -32,20 +33,24 @@ enum Step {
 
 /// Bits of an element.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Size {
+pub enum Size {
+    /// 32.
     Single,
+    /// 64.
     Double,
 }
 
 impl Size {
-    fn element(self, vector: u128, n: u32) -> u64 {
+    /// Element `n` of a vector.
+    pub fn element(self, vector: u128, n: u32) -> u64 {
         match self {
             Self::Single => u64::from((vector >> (32 * n)) as u32),
             Self::Double => (vector >> (64 * n)) as u64,
         }
     }
 
-    fn is_tiny(self, value: u64) -> bool {
+    /// Whether a number is denormal.
+    pub fn is_tiny(self, value: u64) -> bool {
         let (exponent, mantissa) = match self {
             Self::Single => (value >> 23 & 0xff, value & 0x7f_ffff),
             Self::Double => (value >> 52 & 0x7ff, value & !(0xfff << 52)),
@@ -54,9 +59,27 @@ impl Size {
     }
 
     /// The value as DAZ leaves it.
-    fn operand(self, value: u64, mxcsr: u32) -> u64 {
-        let sign = if self == Self::Single { 1 << 31 } else { 1 << 63 };
-        if mxcsr & DAZ != 0 && self.is_tiny(value) { value & sign } else { value }
+    pub fn operand(self, value: u64, mxcsr: u32) -> u64 {
+        if mxcsr & DAZ != 0 && self.is_tiny(value) { value & self.sign() } else { value }
+    }
+
+    /// The sign bit.
+    pub fn sign(self) -> u64 {
+        if self == Self::Single { 1 << 31 } else { 1 << 63 }
+    }
+
+    /// Bits of the significand.
+    pub fn precision(self) -> u32 {
+        if self == Self::Single { 24 } else { 53 }
+    }
+
+    /// A finite number as an integer, the power of two that it counts, and whether it is negative.
+    pub fn parts(self, value: u64) -> (u128, i32, bool) {
+        let fraction_bits = self.precision() - 1;
+        let magnitude = value & (self.sign() - 1);
+        let (exponent, fraction) = (magnitude >> fraction_bits, magnitude & ((1 << fraction_bits) - 1));
+        let hidden = u64::from(exponent != 0) << fraction_bits;
+        (u128::from(fraction | hidden), exponent.max(1) as i32, value & self.sign() != 0)
     }
 }
 
@@ -70,80 +93,95 @@ pub struct Review {
 }
 
 impl Review {
-    /// The flags that an instruction raises, or `None` where a masked run shows them.
+    /// The flags that an instruction raises on its operands, or `None` where a masked run shows them.
     #[cold]
     pub fn flags(self, code: u16, a: u128, b: u128, immediate: u8) -> Option<u32> {
+        self.lane_flags(Code::try_from(code as usize).ok()?.mnemonic(), &[[a, b]], immediate)
+    }
+
+    /// The same for each 128 bits of wider operands.
+    pub fn lane_flags(self, mnemonic: Mnemonic, lanes: &[[u128; 2]], immediate: u8) -> Option<u32> {
         use Mnemonic::*;
         use Size::{Double, Single};
         use Step::*;
-        let mnemonic = Code::try_from(code as usize).ok()?.mnemonic();
-        if self.enabled & (OE | UE) == 0 && !matches!(mnemonic, Dpps | Dppd) {
+        let dot_product = matches!(mnemonic, Dpps | Dppd | Vdpps | Vdppd);
+        if self.enabled & (OE | UE) == 0 && !dot_product {
             return None;
         }
+        let union = |lane: &dyn Fn(u128, u128) -> u32| lanes.iter().fold(0, |all, [a, b]| all | lane(*a, *b));
         let first = |step, size: Size, n: u32| {
-            (0..n).fold(0, |all, i| all | self.step(step, size, size.element(a, i), size.element(b, i)).0)
+            union(&|a, b| {
+                (0..n).fold(0, |all, i| all | self.step(step, size, size.element(a, i), size.element(b, i)).0)
+            })
         };
         let pairs = |step, size: Size, n: u32| {
-            [a, b].into_iter().flat_map(|v| (0..n).map(move |i| (v, 2 * i))).fold(0, |all, (v, i)| {
-                all | self.step(step, size, size.element(v, i), size.element(v, i + 1)).0
+            union(&|a, b| {
+                [a, b].into_iter().flat_map(|v| (0..n).map(move |i| (v, 2 * i))).fold(0, |all, (v, i)| {
+                    all | self.step(step, size, size.element(v, i), size.element(v, i + 1)).0
+                })
             })
         };
         let alternating = |size: Size, n: u32| {
-            (0..n).fold(0, |all, i| {
-                let step = if i & 1 == 0 { Difference } else { Sum };
-                all | self.step(step, size, size.element(a, i), size.element(b, i)).0
+            union(&|a, b| {
+                (0..n).fold(0, |all, i| {
+                    let step = if i & 1 == 0 { Difference } else { Sum };
+                    all | self.step(step, size, size.element(a, i), size.element(b, i)).0
+                })
             })
         };
-        let narrow =
-            |n: u32| (0..n).fold(0, |all, i| all | self.step(Narrowing, Double, Double.element(b, i), 0).0);
+        let narrow = |n: u32| {
+            union(&|_, b| {
+                (0..n).fold(0, |all, i| all | self.step(Narrowing, Double, Double.element(b, i), 0).0)
+            })
+        };
         Some(match mnemonic {
-            Addss => first(Sum, Single, 1),
-            Addps => first(Sum, Single, 4),
-            Addsd => first(Sum, Double, 1),
-            Addpd => first(Sum, Double, 2),
-            Subss => first(Difference, Single, 1),
-            Subps => first(Difference, Single, 4),
-            Subsd => first(Difference, Double, 1),
-            Subpd => first(Difference, Double, 2),
-            Mulss => first(Product, Single, 1),
-            Mulps => first(Product, Single, 4),
-            Mulsd => first(Product, Double, 1),
-            Mulpd => first(Product, Double, 2),
-            Divss => first(Quotient, Single, 1),
-            Divps => first(Quotient, Single, 4),
-            Divsd => first(Quotient, Double, 1),
-            Divpd => first(Quotient, Double, 2),
-            Cvtsd2ss => narrow(1),
-            Cvtpd2ps => narrow(2),
-            Haddps => pairs(Sum, Single, 2),
-            Haddpd => pairs(Sum, Double, 1),
-            Hsubps => pairs(Difference, Single, 2),
-            Hsubpd => pairs(Difference, Double, 1),
-            Addsubps => alternating(Single, 4),
-            Addsubpd => alternating(Double, 2),
-            Dpps => self.dot_product(Single, 4, a, b, immediate),
-            Dppd => self.dot_product(Double, 2, a, b, immediate),
+            Addss | Vaddss => first(Sum, Single, 1),
+            Addps | Vaddps => first(Sum, Single, 4),
+            Addsd | Vaddsd => first(Sum, Double, 1),
+            Addpd | Vaddpd => first(Sum, Double, 2),
+            Subss | Vsubss => first(Difference, Single, 1),
+            Subps | Vsubps => first(Difference, Single, 4),
+            Subsd | Vsubsd => first(Difference, Double, 1),
+            Subpd | Vsubpd => first(Difference, Double, 2),
+            Mulss | Vmulss => first(Product, Single, 1),
+            Mulps | Vmulps => first(Product, Single, 4),
+            Mulsd | Vmulsd => first(Product, Double, 1),
+            Mulpd | Vmulpd => first(Product, Double, 2),
+            Divss | Vdivss => first(Quotient, Single, 1),
+            Divps | Vdivps => first(Quotient, Single, 4),
+            Divsd | Vdivsd => first(Quotient, Double, 1),
+            Divpd | Vdivpd => first(Quotient, Double, 2),
+            Cvtsd2ss | Vcvtsd2ss => narrow(1),
+            Cvtpd2ps | Vcvtpd2ps => narrow(2),
+            Haddps | Vhaddps => pairs(Sum, Single, 2),
+            Haddpd | Vhaddpd => pairs(Sum, Double, 1),
+            Hsubps | Vhsubps => pairs(Difference, Single, 2),
+            Hsubpd | Vhsubpd => pairs(Difference, Double, 1),
+            Addsubps | Vaddsubps => alternating(Single, 4),
+            Addsubpd | Vaddsubpd => alternating(Double, 2),
+            Dpps | Vdpps => self.dot_product(Single, 4, lanes, immediate),
+            Dppd | Vdppd => self.dot_product(Double, 2, lanes, immediate),
             _ => return None,
         })
     }
 
     /// DPPS and DPPD: products, then sums of pairs, then their sum. An error that is not masked ends it after its row
     /// (SDM 2A DPPS).
-    fn dot_product(self, size: Size, n: u32, a: u128, b: u128, immediate: u8) -> u32 {
-        let mut row: Vec<u64> = Vec::with_capacity(4);
+    fn dot_product(self, size: Size, n: u32, lanes: &[[u128; 2]], immediate: u8) -> u32 {
+        let mut row: Vec<u64> = Vec::with_capacity(8);
         let mut all = 0;
-        for i in 0..n {
+        for ([a, b], i) in lanes.iter().flat_map(|lane| (0..n).map(move |i| (lane, i))) {
             let wanted = immediate & 0x10 << i != 0;
             let (flags, product) = if wanted {
-                self.step(Step::Product, size, size.element(a, i), size.element(b, i))
+                self.step(Step::Product, size, size.element(*a, i), size.element(*b, i))
             } else {
                 (0, 0)
             };
             all |= flags;
             row.push(product);
         }
-        while all & self.enabled == 0 && row.len() > 1 {
-            let mut sums = Vec::with_capacity(2);
+        while all & self.enabled == 0 && row.len() > lanes.len() {
+            let mut sums = Vec::with_capacity(4);
             for pair in row.chunks_exact(2) {
                 let (flags, sum) = self.step(Step::Sum, size, pair[0], pair[1]);
                 all |= flags;

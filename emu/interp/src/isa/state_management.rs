@@ -14,13 +14,16 @@ use crate::lower::Form;
 use crate::op::{Handler, Op};
 use crate::thunk::MXCSR_BITS;
 use gemel_machine::CpuIo;
-use gemel_x86::control::{CR0_TS, CR4_OSFXSR, CR4_OSXSAVE};
+use gemel_x86::control::{
+    CR0_TS, CR4_OSFXSR, CR4_OSXSAVE, XCR0_AVX as AVX, XCR0_SSE as SSE, XCR0_X87 as X87,
+};
 use gemel_x86::{Exception, Vector};
 use iced_x86::{Code, Mnemonic};
 
-/// XCR0 and RFBM: the x87 and the SSE component.
-const X87: u64 = 1;
-const SSE: u64 = 2;
+/// Where the upper halves of the YMM registers are in the XSAVE area (CPUID leaf 0xd, subleaf 2).
+const AVX_OFFSET: u64 = 576;
+/// Their bytes.
+const AVX_BYTES: u64 = 256;
 
 /// FXSAVE, FXSAVE64, FXRSTOR, FXRSTOR64.
 pub fn fxsave(f: &Form<'_>) -> Option<Handler> {
@@ -118,9 +121,8 @@ fn set_x87(c: &mut Cpu, area: &[u8; 512], wide: bool) {
     }
 }
 
-fn set_xmm(c: &mut Cpu, area: &[u8; 512]) {
-    let n = xmm_count(c);
-    for (register, slot) in c.s.xmm.iter_mut().zip(area[160..].chunks_exact(16)).take(n) {
+fn set_registers(registers: &mut [u128], bytes: &[u8]) {
+    for (register, slot) in registers.iter_mut().zip(bytes.chunks_exact(16)) {
         let mut value = [0; 16];
         value.copy_from_slice(slot);
         *register = u128::from_le_bytes(value);
@@ -186,7 +188,8 @@ fn fx_restore<const WIDE: bool>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     set_x87(c, &bytes, WIDE);
     if with_sse {
         c.s.mxcsr = mxcsr;
-        set_xmm(c, &bytes);
+        let n = xmm_count(c);
+        set_registers(&mut c.s.xmm[..n], &bytes[160..]);
     }
     Ok(())
 }
@@ -214,21 +217,38 @@ fn in_use(c: &Cpu) -> u64 {
         == (0x37f, 0, 0, 0, 0, 0, 0, 0)
         && s.st.iter().all(|r| *r == 0);
     let sse_initial = s.xmm[..xmm_count(c)].iter().all(|r| *r == 0);
-    (if x87_initial { 0 } else { X87 }) | (if sse_initial { 0 } else { SSE })
+    let avx_initial = s.ymm_upper[..xmm_count(c)].iter().all(|r| *r == 0);
+    [(x87_initial, X87), (sse_initial, SSE), (avx_initial, AVX)]
+        .into_iter()
+        .fold(0, |all, (initial, component)| if initial { all } else { all | component })
+}
+
+/// Bytes of an XSAVE area with these components.
+fn x_bytes(components: u64) -> u64 {
+    AVX_OFFSET + if components & AVX != 0 { AVX_BYTES } else { 0 }
 }
 
 fn x_save<const WIDE: bool>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     x_ready(c)?;
-    let lin = area(c, op, 576, 64, true)?;
-    c.check_write(lin, 576, op.seg, io)?;
     let asked = requested(c);
+    let bytes = x_bytes(asked);
+    let lin = area(c, op, bytes, 64, true)?;
+    c.check_write(lin, bytes as usize, op.seg, io)?;
     let old: u64 = c.read(lin + 512, op.seg, io)?;
     if asked & X87 != 0 {
         store_x87(c, op, lin, WIDE, io)?;
     }
-    if asked & SSE != 0 {
+    // MXCSR belongs to both (SDM 1 13.5.2, 13.5.3).
+    if asked & (SSE | AVX) != 0 {
         store_mxcsr(c, op, lin, io)?;
+    }
+    if asked & SSE != 0 {
         store_xmm(c, op, lin, io)?;
+    }
+    if asked & AVX != 0 {
+        for i in 0..xmm_count(c) {
+            c.write(lin + AVX_OFFSET + 16 * i as u64, op.seg, c.s.ymm_upper[i], io)?;
+        }
     }
     let present = old & !asked | in_use(c) & asked;
     c.write(lin + 512, op.seg, present, io)
@@ -236,8 +256,9 @@ fn x_save<const WIDE: bool>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
 
 fn x_restore<const WIDE: bool>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     x_ready(c)?;
-    let lin = area(c, op, 576, 64, false)?;
-    let (mut bytes, mut header) = ([0; 512], [0; 64]);
+    let asked = requested(c);
+    let lin = area(c, op, x_bytes(asked), 64, false)?;
+    let (mut bytes, mut header, mut upper) = ([0; 512], [0; 64], [0; AVX_BYTES as usize]);
     c.read_bytes(lin, op.seg, &mut bytes, io)?;
     c.read_bytes(lin + 512, op.seg, &mut header, io)?;
     let present = u64::from(header[0]);
@@ -245,10 +266,12 @@ fn x_restore<const WIDE: bool>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     if present & !c.s.xcr0 != 0 || header[1..24].iter().any(|b| *b != 0) {
         return c.general_protection(0);
     }
-    let asked = requested(c);
     let mxcsr = mxcsr_of(&bytes);
-    if asked & SSE != 0 && mxcsr & !MXCSR_BITS != 0 {
+    if asked & (SSE | AVX) != 0 && mxcsr & !MXCSR_BITS != 0 {
         return c.general_protection(0);
+    }
+    if asked & present & AVX != 0 {
+        c.read_bytes(lin + AVX_OFFSET, op.seg, &mut upper, io)?;
     }
     if asked & present & X87 != 0 {
         set_x87(c, &bytes, WIDE);
@@ -256,15 +279,19 @@ fn x_restore<const WIDE: bool>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
         initialise(&mut c.s);
         c.s.st = [0; 8];
     }
-    if asked & SSE != 0 {
-        // MXCSR comes from memory whether or not XMM does (SDM 1 13.8.1).
+    let n = xmm_count(c);
+    if asked & (SSE | AVX) != 0 {
+        // MXCSR comes from memory whether or not its components do (SDM 1 13.8.1).
         c.s.mxcsr = mxcsr;
-        if present & SSE != 0 {
-            set_xmm(c, &bytes);
-        } else {
-            let n = xmm_count(c);
-            c.s.xmm[..n].fill(0);
-        }
+    }
+    if asked & present & SSE != 0 {
+        set_registers(&mut c.s.xmm[..n], &bytes[160..]);
+    } else if asked & SSE != 0 {
+        c.s.xmm[..n].fill(0);
+    }
+    if asked & AVX != 0 {
+        // Zeroes where they are not present.
+        set_registers(&mut c.s.ymm_upper[..n], &upper);
     }
     Ok(())
 }

@@ -13,14 +13,17 @@ use gemel_machine::ram::{CODE, DIRTY, TABLE};
 use gemel_x86::segment::{CS, SS, attr};
 use gemel_x86::{Exception, Vector};
 
-/// A value that moves between memory and the CPU in one access: `u8` to `u128`. Any bit pattern is valid.
+/// Bytes of the widest access.
+const WIDEST: usize = 32;
+
+/// A value that moves between memory and the CPU in one access: `u8` to `u128`, and two of those. Any bit pattern is valid.
 pub trait Mem: Copy + 'static {
     /// Bytes.
     const SIZE: usize;
     /// From little-endian bytes.
     fn from_slice(bytes: &[u8]) -> Self;
-    /// To little-endian bytes, in the first [`Mem::SIZE`] of 16.
-    fn to_bytes(self) -> [u8; 16];
+    /// To little-endian bytes, in the first [`Mem::SIZE`] of 32.
+    fn to_bytes(self) -> [u8; WIDEST];
 }
 
 macro_rules! mem {
@@ -32,8 +35,8 @@ macro_rules! mem {
                 b.copy_from_slice(&bytes[..size_of::<$t>()]);
                 Self::from_le_bytes(b)
             }
-            fn to_bytes(self) -> [u8; 16] {
-                let mut b = [0; 16];
+            fn to_bytes(self) -> [u8; WIDEST] {
+                let mut b = [0; WIDEST];
                 b[..size_of::<$t>()].copy_from_slice(&self.to_le_bytes());
                 b
             }
@@ -41,6 +44,18 @@ macro_rules! mem {
     )*};
 }
 mem!(u8, u16, u32, u64, u128);
+
+impl Mem for [u128; 2] {
+    const SIZE: usize = 32;
+    fn from_slice(bytes: &[u8]) -> Self {
+        [u128::from_slice(&bytes[..16]), u128::from_slice(&bytes[16..])]
+    }
+    fn to_bytes(self) -> [u8; WIDEST] {
+        let mut b = self[0].to_bytes();
+        b[16..].copy_from_slice(&self[1].to_le_bytes());
+        b
+    }
+}
 
 /// Where one page's part of an access lies.
 enum Place {
@@ -196,7 +211,7 @@ impl Cpu {
         if lin.wrapping_add(T::SIZE as u64 - 1) & !0xfff == e.read {
             let host = (lin as usize).wrapping_add(e.addend) as *const T;
             // SAFETY: the read tag says that `lin` lies in a page of RAM whose host address is `lin + addend`, and the
-            // compare that the last byte lies in the same page. T is an integer, so any bytes are valid.
+            // compare that the last byte lies in the same page. T is made of integers, so any bytes are valid.
             return Ok(unsafe { host.read_unaligned() });
         }
         self.read_slow(lin, seg, io)
@@ -247,7 +262,7 @@ impl Cpu {
     #[cold]
     #[inline(never)]
     fn read_slow<T: Mem>(&mut self, lin: u64, seg: u8, io: &mut dyn CpuIo) -> R<T> {
-        let mut bytes = [0; 16];
+        let mut bytes = [0; WIDEST];
         self.read_bytes(lin, seg, &mut bytes[..T::SIZE], io)?;
         Ok(T::from_slice(&bytes))
     }
@@ -456,7 +471,7 @@ impl Cpu {
 
     /// An implicit supervisor load: descriptor tables, TSS, the stack of a more privileged level.
     pub fn read_system<T: Mem>(&mut self, lin: u64, io: &mut dyn CpuIo) -> R<T> {
-        let mut bytes = [0; 16];
+        let mut bytes = [0; WIDEST];
         let mode = self.system_access_mode();
         self.check_system_address(lin, T::SIZE)?;
         self.read_bytes_as(lin, &mut bytes[..T::SIZE], mode, io)?;

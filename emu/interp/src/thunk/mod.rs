@@ -6,7 +6,7 @@
 //! Every instruction stands here once, with fixed registers, followed by RET: a *thunk*. The assembler makes them when the crate
 //! is built, one every eight bytes, so a thunk is found by its number and no memory is ever both writable and executable. An
 //! immediate byte is part of an instruction: such rows have 256 thunks each. To offer a further instruction is to add
-//! its row (`simd`, `mmx`); x87 needs none, all its encodings are there.
+//! its row (`simd`, `mmx`); x87 needs none, all its encodings are there, and the rows of VEX come from iced's list by the build script.
 
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
 compile_error!(
@@ -16,12 +16,17 @@ compile_error!(
 mod mmx;
 mod simd;
 mod table;
+mod vex;
 mod x87;
 mod x87_plan;
 
 pub(crate) use mmx::{MmxThunk, mmx, mmx_float};
 pub(crate) use simd::{Regs, SimdThunk, general, general_float, packed, packed_float};
 pub(crate) use table::Shape;
+pub(crate) use vex::{
+    VexRegs, VexThunk, Ymm, vex_general, vex_general_float, vex_select, vex128, vex128_float, vex256,
+    vex256_float,
+};
 pub(crate) use x87::{Operand, State, brief, whole};
 pub(crate) use x87_plan::Plan;
 

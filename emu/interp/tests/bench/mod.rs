@@ -6,8 +6,9 @@
 
 use gemel_interp::Interp;
 use gemel_machine::{Attention, CpuIo, GuestRam, Position, Query, Vcpu};
+use gemel_x86::control::CR4_OSXSAVE;
 use gemel_x86::segment::{CS, DS, ES, SS};
-use gemel_x86::{CpuModel, CpuState, Segment};
+use gemel_x86::{CpuModel, CpuState, Feature, Segment};
 use iced_x86::{Code, CpuidFeature, Encoder, Instruction, OpCodeOperandKind, OpKind, Register};
 use memmap2::{Mmap, MmapMut};
 use std::arch::asm;
@@ -98,6 +99,8 @@ pub fn host_is_amd() -> bool {
 #[derive(Clone, PartialEq, Debug)]
 pub struct Bench {
     pub fx: Fx,
+    /// Upper halves of the YMM registers.
+    pub upper: [u128; 16],
     /// RAX, RCX, RDX.
     pub general: [u64; 3],
     pub flags: u64,
@@ -125,6 +128,44 @@ pub struct Fx {
     pub rest: [u64; 12],
 }
 
+/// Loads a bench, calls its instruction, saves the bench. What follows first is run just before and just after the call.
+macro_rules! run_natively {
+    ($native:ident, $bench:ident, [$($before:literal),*], [$($after:literal),*], $($operands:tt)*) => {{
+        let host_mxcsr = 0x1f80u32;
+        let [rax, rcx, rdx] = &mut $bench.general;
+        // SAFETY: the page holds one instruction that touches the registers named here, and memory only at RDI: 512
+        // bytes of the bench.
+        unsafe {
+            asm!(
+                "fxrstor64 [rsi]",
+                $($before,)*
+                "push {flags}",
+                "popfq",
+                "call {code}",
+                "pushfq",
+                "pop {flags}",
+                "fxsave64 [rsi]",
+                $($after,)*
+                "fninit",
+                "ldmxcsr [{host}]",
+                flags = inout(reg) $bench.flags,
+                code = in(reg) $native.0.as_ptr(),
+                host = in(reg) &raw const host_mxcsr,
+                $($operands)*
+                in("rsi") &raw mut $bench.fx,
+                in("rdi") $bench.memory.0.as_mut_ptr(),
+                inout("rax") *rax,
+                inout("rcx") *rcx,
+                inout("rdx") *rdx,
+                out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _, out("xmm4") _, out("xmm5") _,
+                out("xmm6") _, out("xmm7") _, out("xmm8") _, out("xmm9") _, out("xmm10") _, out("xmm11") _,
+                out("xmm12") _, out("xmm13") _, out("xmm14") _, out("xmm15") _,
+                out("st(0)") _, out("st(1)") _, out("st(2)") _, out("st(3)") _,
+                out("st(4)") _, out("st(5)") _, out("st(6)") _, out("st(7)") _,
+            );
+        }
+    }};
+}
 /// A page with one instruction and RET.
 pub struct Native(Mmap);
 
@@ -141,38 +182,62 @@ impl Native {
     }
 
     pub fn run(&self, bench: &mut Bench) {
-        let host_mxcsr = 0x1f80u32;
-        let [rax, rcx, rdx] = &mut bench.general;
-        // SAFETY: the page holds one instruction that touches the registers named here, and memory only at RDI: 512
-        // bytes of the bench.
-        unsafe {
-            asm!(
-                "fxrstor64 [rsi]",
-                "push {flags}",
-                "popfq",
-                "call {code}",
-                "pushfq",
-                "pop {flags}",
-                "fxsave64 [rsi]",
-                "fninit",
-                "ldmxcsr [{host}]",
-                flags = inout(reg) bench.flags,
-                code = in(reg) self.0.as_ptr(),
-                host = in(reg) &raw const host_mxcsr,
-                in("rsi") &raw mut bench.fx,
-                in("rdi") bench.memory.0.as_mut_ptr(),
-                inout("rax") *rax,
-                inout("rcx") *rcx,
-                inout("rdx") *rdx,
-                out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _, out("xmm4") _, out("xmm5") _,
-                out("xmm6") _, out("xmm7") _, out("xmm8") _, out("xmm9") _, out("xmm10") _, out("xmm11") _,
-                out("xmm12") _, out("xmm13") _, out("xmm14") _, out("xmm15") _,
-                out("st(0)") _, out("st(1)") _, out("st(2)") _, out("st(3)") _,
-                out("st(4)") _, out("st(5)") _, out("st(6)") _, out("st(7)") _,
-            );
+        if std::arch::is_x86_feature_detected!("avx") {
+            self.run_with_upper_halves(bench);
+        } else {
+            self.run_without(bench);
         }
         bench.flags &= STATUS;
         bench.forget_pointers();
+    }
+
+    fn run_without(&self, bench: &mut Bench) {
+        run_natively!(self, bench, [], [],);
+    }
+
+    fn run_with_upper_halves(&self, bench: &mut Bench) {
+        run_natively!(
+            self,
+            bench,
+            [
+                "vinsertf128 ymm0, ymm0, [{upper}], 1",
+                "vinsertf128 ymm1, ymm1, [{upper} + 16], 1",
+                "vinsertf128 ymm2, ymm2, [{upper} + 32], 1",
+                "vinsertf128 ymm3, ymm3, [{upper} + 48], 1",
+                "vinsertf128 ymm4, ymm4, [{upper} + 64], 1",
+                "vinsertf128 ymm5, ymm5, [{upper} + 80], 1",
+                "vinsertf128 ymm6, ymm6, [{upper} + 96], 1",
+                "vinsertf128 ymm7, ymm7, [{upper} + 112], 1",
+                "vinsertf128 ymm8, ymm8, [{upper} + 128], 1",
+                "vinsertf128 ymm9, ymm9, [{upper} + 144], 1",
+                "vinsertf128 ymm10, ymm10, [{upper} + 160], 1",
+                "vinsertf128 ymm11, ymm11, [{upper} + 176], 1",
+                "vinsertf128 ymm12, ymm12, [{upper} + 192], 1",
+                "vinsertf128 ymm13, ymm13, [{upper} + 208], 1",
+                "vinsertf128 ymm14, ymm14, [{upper} + 224], 1",
+                "vinsertf128 ymm15, ymm15, [{upper} + 240], 1"
+            ],
+            [
+                "vextractf128 [{upper}], ymm0, 1",
+                "vextractf128 [{upper} + 16], ymm1, 1",
+                "vextractf128 [{upper} + 32], ymm2, 1",
+                "vextractf128 [{upper} + 48], ymm3, 1",
+                "vextractf128 [{upper} + 64], ymm4, 1",
+                "vextractf128 [{upper} + 80], ymm5, 1",
+                "vextractf128 [{upper} + 96], ymm6, 1",
+                "vextractf128 [{upper} + 112], ymm7, 1",
+                "vextractf128 [{upper} + 128], ymm8, 1",
+                "vextractf128 [{upper} + 144], ymm9, 1",
+                "vextractf128 [{upper} + 160], ymm10, 1",
+                "vextractf128 [{upper} + 176], ymm11, 1",
+                "vextractf128 [{upper} + 192], ymm12, 1",
+                "vextractf128 [{upper} + 208], ymm13, 1",
+                "vextractf128 [{upper} + 224], ymm14, 1",
+                "vextractf128 [{upper} + 240], ymm15, 1",
+                "vzeroupper"
+            ],
+            upper = in(reg) bench.upper.as_mut_ptr(),
+        );
     }
 }
 
@@ -188,7 +253,9 @@ impl Guest {
         Self::of_model(CpuModel::x86_64_v2())
     }
 
+    /// With the YMM registers switched on where the model has them.
     pub fn of_model(model: CpuModel) -> Self {
+        let has_avx = model.has(Feature::AVX);
         let ram = Arc::new(GuestRam::new(1 << 20).unwrap());
         ram.write(0x1000, &0x2003u64.to_le_bytes()).unwrap();
         ram.write(0x2000, &0x3003u64.to_le_bytes()).unwrap();
@@ -201,6 +268,10 @@ impl Guest {
             rip: CODE,
             ..CpuState::default()
         };
+        if has_avx {
+            state.cr4 |= CR4_OSXSAVE;
+            state.xcr0 = 7;
+        }
         let data = Segment { selector: 0x18, attr: 0xc93, limit: u32::MAX, base: 0 };
         for s in [DS, ES, SS] {
             state.seg[s] = data;
@@ -238,7 +309,7 @@ impl Guest {
         for i in 0..8 {
             s.st[(top + i) & 7] = bench.fx.st[i];
         }
-        s.xmm = bench.fx.xmm;
+        (s.xmm, s.ymm_upper) = (bench.fx.xmm, bench.upper);
         (s.gpr[0], s.gpr[1], s.gpr[2], s.gpr[7]) =
             (bench.general[0], bench.general[1], bench.general[2], DATA);
         s.rflags = bench.flags & STATUS | 2;
@@ -254,7 +325,7 @@ impl Guest {
         for i in 0..8 {
             bench.fx.st[i] = after.st[(top + i) & 7];
         }
-        bench.fx.xmm = after.xmm;
+        (bench.fx.xmm, bench.upper) = (after.xmm, after.ymm_upper);
         bench.general = [after.gpr[0], after.gpr[1], after.gpr[2]];
         bench.flags = after.rflags & STATUS;
         bench.forget_pointers();
@@ -283,6 +354,11 @@ impl Random {
 
     pub fn of<T: Copy>(&mut self, choices: &[T]) -> T {
         choices[self.below(choices.len() as u64) as usize]
+    }
+
+    /// Elements from a small choice: offsets of a gather.
+    pub fn offsets(&mut self, bytes: usize) -> u128 {
+        (0..16 / bytes).fold(0, |all, n| all | u128::from(self.next() & 0xf8) << (8 * bytes * n))
     }
 
     fn single(&mut self) -> u32 {
@@ -419,6 +495,7 @@ impl Bench {
                 xmm: std::array::from_fn(|_| r.vector()),
                 rest: [0; 12],
             },
+            upper: std::array::from_fn(|_| r.vector()),
             general,
             flags: r.next() & STATUS | 0x202,
             memory,
@@ -442,6 +519,7 @@ impl Bench {
         }
         for i in 0..16 {
             show(&format!("xmm{i}"), self.fx.xmm[i], ours.fx.xmm[i]);
+            show(&format!("ymm{i} upper"), self.upper[i], ours.upper[i]);
         }
         for i in 0..3 {
             show(["rax", "rcx", "rdx"][i], self.general[i].into(), ours.general[i].into());
@@ -471,16 +549,41 @@ pub fn instance(code: Code, random: &mut Random) -> Option<Vec<u8>> {
     instruction.set_code(code);
     let form = code.op_code();
     let mut memory = false;
+    let gathers = (0..form.op_count()).any(|n| format!("{:?}", form.op_kind(n)).contains("vsib"));
+    // The registers of a gather must differ.
+    let first = random.below(16) as u32;
+    let gather = [first, first ^ (1 + random.below(7) as u32), first ^ 8];
     for n in 0..form.op_count() {
         let in_memory = random.below(2) == 0;
         let register = match form.op_kind(n) {
             K::mem => None,
-            K::xmm_or_mem | K::mm_or_mem | K::r8_or_mem | K::r16_or_mem | K::r32_or_mem | K::r64_or_mem
+            K::xmm_or_mem
+            | K::ymm_or_mem
+            | K::mm_or_mem
+            | K::r8_or_mem
+            | K::r16_or_mem
+            | K::r32_or_mem
+            | K::r64_or_mem
                 if in_memory =>
             {
                 None
             }
-            K::xmm_reg | K::xmm_rm | K::xmm_or_mem => Some(Register::XMM0 + random.below(16) as u32),
+            K::mem_vsib32x | K::mem_vsib64x => {
+                instruction.set_memory_index(Register::XMM0 + gather[0]);
+                None
+            }
+            K::mem_vsib32y | K::mem_vsib64y => {
+                instruction.set_memory_index(Register::YMM0 + gather[0]);
+                None
+            }
+            K::xmm_reg | K::xmm_vvvv if gathers => Some(Register::XMM0 + gather[1 + n as usize / 2]),
+            K::ymm_reg | K::ymm_vvvv if gathers => Some(Register::YMM0 + gather[1 + n as usize / 2]),
+            K::ymm_reg | K::ymm_rm | K::ymm_or_mem | K::ymm_vvvv | K::ymm_is4 => {
+                Some(Register::YMM0 + random.below(16) as u32)
+            }
+            K::xmm_reg | K::xmm_rm | K::xmm_or_mem | K::xmm_vvvv | K::xmm_is4 => {
+                Some(Register::XMM0 + random.below(16) as u32)
+            }
             K::mm_reg | K::mm_rm | K::mm_or_mem => Some(Register::MM0 + random.below(8) as u32),
             K::r8_reg | K::r8_opcode | K::r8_or_mem => {
                 Some(random.of(&[Register::AL, Register::CL, Register::DL]))
