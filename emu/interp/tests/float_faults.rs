@@ -8,6 +8,7 @@
 mod bench;
 
 use bench::{Bench, Ended, Guest, Native, Random, instance};
+use gemel_interp::isa;
 use gemel_x86::control::{CR0_EM, CR0_MP, CR0_TS, CR4_OSFXSR, CR4_OSXMMEXCPT, CR4_OSXSAVE};
 use gemel_x86::{CpuModel, Vector};
 use iced_x86::{Code, EncodingKind};
@@ -58,21 +59,30 @@ fn run_trapping(native: &Native, len: usize, bench: &mut Bench) -> bool {
 /// Forms that obey MXCSR: the SIMD floating point instructions of iced's list.
 fn obeys_mxcsr(code: Code) -> bool {
     let name = format!("{:?}", code.mnemonic());
+    let name = name.strip_prefix('V').unwrap_or(&name).to_ascii_lowercase();
     let arithmetic = [
-        "Add", "Sub", "Mul", "Div", "Min", "Max", "Sqrt", "Cvt", "Cmp", "Round", "Dp", "Hadd", "Hsub", "Com",
-        "Ucom",
+        "add", "sub", "mul", "div", "min", "max", "sqrt", "cvt", "cmp", "round", "dp", "hadd", "hsub", "com",
+        "ucom", "fm", "fnm",
     ];
-    let ends = ["s", "d", "i", "q"];
+    let ends = ["s", "d", "i", "q", "ps2ph"];
+    let form = code.op_code();
+    let vectors = (0..form.op_count())
+        .any(|n| ["xmm", "ymm"].iter().any(|v| format!("{:?}", form.op_kind(n)).contains(v)));
+    let encoded = match form.encoding() {
+        EncodingKind::Legacy => true,
+        EncodingKind::VEX => isa::vex::index::entry(code.mnemonic()).is_some(),
+        _ => false,
+    };
     arithmetic.iter().any(|a| name.starts_with(a))
         && ends.iter().any(|e| name.ends_with(e))
-        && (0..code.op_code().op_count()).any(|n| format!("{:?}", code.op_code().op_kind(n)).contains("xmm"))
-        && code.op_code().encoding() == EncodingKind::Legacy
-        && code.op_code().mode64()
+        && vectors
+        && encoded
+        && form.mode64()
 }
 
 #[test]
 fn unmasked_simd_errors_trap_as_on_this_cpu() {
-    let mut guest = Guest::new();
+    let mut guest = Guest::of_model(CpuModel::x86_64_v3());
     let mut random = Random(0x0123_4567_89ab_cdef);
     let (mut trapped, mut wrong) = (0, Vec::new());
     for code in Code::values().filter(|c| obeys_mxcsr(*c)) {

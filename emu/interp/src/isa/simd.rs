@@ -6,7 +6,7 @@
 //! A handler is chosen by what an instruction takes and gives ([`Shape`]) and by its source: `SOURCE` is [`REGISTER`], the
 //! bytes of a memory operand, or [`UNALIGNED`]. A memory operand is loaded first, with exactly its size, and becomes a register.
 
-use super::simd_unmasked::{PRE_COMPUTATION, Review, UE};
+use super::simd_unmasked::{Review, UE};
 use crate::cpu::{Cpu, Width};
 use crate::fault::R;
 use crate::lower::{Form, Kind};
@@ -201,11 +201,8 @@ fn under_unmasked<T>(
         control &= !FTZ;
     }
     let (result, after) = run(control);
-    let mut raised = review(Review { control, enabled }).unwrap_or(after & thunk::MXCSR_FLAGS);
-    // An unmasked exception that is seen before computation keeps those of the result from being seen.
-    if raised & enabled & PRE_COMPUTATION != 0 {
-        raised &= PRE_COMPUTATION;
-    }
+    let reviewed = Review { control, enabled };
+    let raised = review(reviewed).unwrap_or(reviewed.in_order(after & thunk::MXCSR_FLAGS));
     c.s.mxcsr |= raised;
     if raised & enabled == 0 {
         return Ok(result);

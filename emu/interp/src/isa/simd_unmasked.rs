@@ -16,7 +16,7 @@ pub const UE: u32 = 1 << 4;
 /// Precision.
 pub const PE: u32 = 1 << 5;
 /// Invalid, denormal, zero divide: seen before anything is computed.
-pub const PRE_COMPUTATION: u32 = 0b111;
+const PRE_COMPUTATION: u32 = 0b111;
 /// Denormals are zeros.
 const DAZ: u32 = 1 << 6;
 
@@ -68,6 +68,10 @@ impl Size {
         if self == Self::Single { 1 << 31 } else { 1 << 63 }
     }
 
+    fn bits(self) -> u32 {
+        if self == Self::Single { 32 } else { 64 }
+    }
+
     /// Bits of the significand.
     pub fn precision(self) -> u32 {
         if self == Self::Single { 24 } else { 53 }
@@ -79,7 +83,8 @@ impl Size {
         let magnitude = value & (self.sign() - 1);
         let (exponent, fraction) = (magnitude >> fraction_bits, magnitude & ((1 << fraction_bits) - 1));
         let hidden = u64::from(exponent != 0) << fraction_bits;
-        (u128::from(fraction | hidden), exponent.max(1) as i32, value & self.sign() != 0)
+        let one = (1 << (self.bits() - fraction_bits - 2)) - 1 + fraction_bits as i32;
+        (u128::from(fraction | hidden), exponent.max(1) as i32 - one, value & self.sign() != 0)
     }
 }
 
@@ -93,6 +98,12 @@ pub struct Review {
 }
 
 impl Review {
+    /// What is raised of the flags of one step: an error that is not masked and seen before computation keeps those of the result from
+    /// being seen.
+    pub fn in_order(self, flags: u32) -> u32 {
+        if flags & self.enabled & PRE_COMPUTATION != 0 { flags & PRE_COMPUTATION } else { flags }
+    }
+
     /// The flags that an instruction raises on its operands, or `None` where a masked run shows them.
     #[cold]
     pub fn flags(self, code: u16, a: u128, b: u128, immediate: u8) -> Option<u32> {
@@ -134,7 +145,7 @@ impl Review {
                 (0..n).fold(0, |all, i| all | self.step(Narrowing, Double, Double.element(b, i), 0).0)
             })
         };
-        Some(match mnemonic {
+        let raised = match mnemonic {
             Addss | Vaddss => first(Sum, Single, 1),
             Addps | Vaddps => first(Sum, Single, 4),
             Addsd | Vaddsd => first(Sum, Double, 1),
@@ -159,10 +170,11 @@ impl Review {
             Hsubpd | Vhsubpd => pairs(Difference, Double, 1),
             Addsubps | Vaddsubps => alternating(Single, 4),
             Addsubpd | Vaddsubpd => alternating(Double, 2),
-            Dpps | Vdpps => self.dot_product(Single, 4, lanes, immediate),
-            Dppd | Vdppd => self.dot_product(Double, 2, lanes, immediate),
+            Dpps | Vdpps => return Some(self.dot_product(Single, 4, lanes, immediate)),
+            Dppd | Vdppd => return Some(self.dot_product(Double, 2, lanes, immediate)),
             _ => return None,
-        })
+        };
+        Some(self.in_order(raised))
     }
 
     /// DPPS and DPPD: products, then sums of pairs, then their sum. An error that is not masked ends it after its row
@@ -180,13 +192,16 @@ impl Review {
             all |= flags;
             row.push(product);
         }
+        all = self.in_order(all);
         while all & self.enabled == 0 && row.len() > lanes.len() {
             let mut sums = Vec::with_capacity(4);
+            let mut raised = 0;
             for pair in row.chunks_exact(2) {
                 let (flags, sum) = self.step(Step::Sum, size, pair[0], pair[1]);
-                all |= flags;
+                raised |= flags;
                 sums.push(sum);
             }
+            all |= self.in_order(raised);
             row = sums;
         }
         all
@@ -222,10 +237,7 @@ impl Review {
                 inexact_without_bounds(step, size, to, x, y, self.control).unwrap_or(flags & PE != 0);
             flags = flags & !PE | if inexact { PE } else { 0 };
         }
-        if flags & self.enabled & PRE_COMPUTATION != 0 {
-            flags &= PRE_COMPUTATION;
-        }
-        (flags, result)
+        (self.in_order(flags), result)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Not responsible for: the steps that SSE has too (`simd_unmasked`).
 
-use crate::isa::simd_unmasked::{OE, PE, PRE_COMPUTATION, Review, Size, UE};
+use crate::isa::simd_unmasked::{OE, PE, Review, Size, UE};
 use crate::thunk::{MXCSR_FLAGS, VexThunk, vex128_float};
 use iced_x86::{Code, Mnemonic};
 
@@ -17,16 +17,15 @@ impl Review {
         let bounded = self.enabled & (OE | UE) != 0;
         let name = format!("{mnemonic:?}");
         if let Some(fused) = Fused::of(&name) {
-            return bounded.then(|| fused.flags(self, lanes));
+            return bounded.then(|| self.in_order(fused.flags(self, lanes)));
         }
         let all = |lane: &dyn Fn([u128; 3]) -> u32| lanes.iter().fold(0, |all, l| all | lane(*l));
         match mnemonic {
             Mnemonic::Vcvtps2ph => {
-                let n = if lanes.len() == 1 { 2 } else { 4 };
                 let lane = |[_, source, _]: [u128; 3]| {
-                    (0..n).fold(0, |all, i| all | self.to_half(Size::Single.element(source, i), immediate))
+                    (0..4).fold(0, |all, i| all | self.to_half(Size::Single.element(source, i), immediate))
                 };
-                bounded.then(|| all(&lane))
+                bounded.then(|| self.in_order(all(&lane)))
             }
             // It has one source.
             Mnemonic::Vcvtpd2ps => {
@@ -58,10 +57,7 @@ impl Review {
         if flags & self.enabled & (OE | UE) != 0 {
             flags = flags & !PE | if inexact() { PE } else { 0 };
         }
-        if flags & self.enabled & PRE_COMPUTATION != 0 {
-            flags &= PRE_COMPUTATION;
-        }
-        flags
+        self.in_order(flags)
     }
 }
 
