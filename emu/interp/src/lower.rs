@@ -458,8 +458,6 @@ fn offered(model: &CpuModel, i: &Instruction) -> bool {
         C::AVX2 => model.has(Feature::AVX2),
         C::FMA => model.has(Feature::FMA),
         C::F16C => model.has(Feature::F16C),
-        C::AES => model.has(Feature::AES),
-        C::PCLMULQDQ => model.has(Feature::PCLMULQDQ),
         C::VAES => model.has(Feature::VAES),
         C::VPCLMULQDQ => model.has(Feature::VPCLMULQDQ),
         C::INVPCID => false,
