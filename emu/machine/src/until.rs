@@ -19,6 +19,11 @@ impl<W> Until<W> {
         Self { world, limit: limit.unwrap_or(u64::MAX), reached: false }
     }
 
+    /// Sets another limit, for the next run.
+    pub fn rearm(&mut self, limit: u64) {
+        (self.limit, self.reached) = (limit, false);
+    }
+
     /// Whether the limit ended the run.
     pub fn reached(&self) -> bool {
         self.reached

@@ -49,6 +49,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
 const TESTS_MAY_ALSO_USE: &[(&str, &[&str])] = &[
     // Real guests boot with and without caches, which takes a board and the guests' images.
     ("gemel-interp", &["gemel-devices", "gemel-system-tests"]),
+    // Differences are put into a real engine, and must be found there.
+    ("gemel-diverge", &["gemel-interp"]),
 ];
 
 /// Crates that call the kernel, not a C library that would have to be installed.

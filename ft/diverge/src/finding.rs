@@ -1,0 +1,295 @@
+//! What is known of the step at which two machines part.
+//!
+//! Not responsible for: files (`bundle`), exit codes and where the report goes (`ft/cli`).
+
+use crate::error::Error;
+use crate::lane::{Arrival, Checkpoint, Lane};
+use crate::narrow::Parting;
+use crate::{linear, memory, writer};
+use gemel_machine::{At, GuestRam};
+use gemel_x86::CpuState;
+use gemel_x86::segment::{CS, attr};
+use iced_x86::{Decoder, DecoderOptions, FastFormatter};
+use serde::Serialize;
+use std::fmt::Write;
+
+/// Differing bytes of memory that a report lists.
+const MOST_BYTES: usize = 64;
+/// Those of them whose last change is looked for: each costs some runs through the interval.
+const MOST_WRITERS: usize = 4;
+
+/// An instruction where the CPU stood.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Instruction {
+    /// Its linear address.
+    pub linear: u64,
+    /// Its bytes, in hexadecimal.
+    pub bytes: String,
+    /// Disassembly.
+    pub text: String,
+}
+
+impl Instruction {
+    /// The instruction at CS:RIP; `None` where nothing can be fetched.
+    pub(crate) fn at(ram: &GuestRam, s: &CpuState) -> Option<Self> {
+        let cs = &s.seg[CS];
+        let long = s.efer & gemel_x86::control::EFER_LMA != 0 && cs.has(attr::L);
+        let bits = if long {
+            64
+        } else if cs.has(attr::DB) {
+            32
+        } else {
+            16
+        };
+        let linear = if long { s.rip } else { cs.base.wrapping_add(s.rip) & 0xffff_ffff };
+        let bytes = linear::read(ram, s, linear, 15);
+        let instruction = Decoder::with_ip(bits, &bytes, s.rip, DecoderOptions::NONE).iter().next()?;
+        let mut text = String::new();
+        FastFormatter::new().format(&instruction, &mut text);
+        let hex = bytes[..instruction.len()].iter().fold(String::new(), |hex, b| hex + &format!("{b:02x}"));
+        Some(Self { linear, bytes: hex, text })
+    }
+}
+
+/// The step that changed a byte last.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct LastChange {
+    /// The boundary before it.
+    pub at: At,
+    /// What stood there. What happened can also be the delivery of an interrupt, or DMA.
+    pub instruction: Option<Instruction>,
+}
+
+/// A register, flag or other element of the CPU that differs.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct ElementDifference {
+    /// Its name in the table of CPU state.
+    pub element: String,
+    /// Before the step, in both.
+    pub before: String,
+    /// The two values.
+    pub values: [String; 2],
+}
+
+/// A device whose state differs.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct DeviceDifference {
+    /// Its name on the board.
+    pub device: String,
+    /// The first byte of its saved state that differs.
+    pub offset: usize,
+    /// Both states from there on, up to 16 bytes, in hexadecimal.
+    pub values: [String; 2],
+}
+
+/// A byte of guest RAM that differs.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct ByteDifference {
+    /// Its guest physical address.
+    pub address: u64,
+    /// Before the step, in both.
+    pub before: u8,
+    /// The two values.
+    pub values: [u8; 2],
+    /// What changed it last before this step, as far back as the checkpoint that the search began at; looked for only for
+    /// the first few bytes.
+    pub last_change: Option<LastChange>,
+}
+
+/// The first step after which two runs differ, and everything that differs after it.
+#[derive(Debug, Serialize)]
+pub struct Finding {
+    /// How the two are called.
+    pub names: [String; 2],
+    /// The boundary before the step. There both machines are the same.
+    pub at: At,
+    /// What stood there. The step can also be the delivery of an interrupt that is pending.
+    pub instruction: Option<Instruction>,
+    /// Where each is after the step.
+    pub after: [At; 2],
+    /// How each came there, where it did not just stop: its log's end, or a disagreement with its log.
+    pub ended: [Option<String>; 2],
+    /// The last log entry that each had consumed before the step.
+    pub last_entry: [Option<String>; 2],
+    /// Elements of the CPU.
+    pub cpu: Vec<ElementDifference>,
+    /// Devices.
+    pub devices: Vec<DeviceDifference>,
+    /// Bytes of memory, the first few.
+    pub memory: Vec<ByteDifference>,
+    /// How many bytes of memory differ.
+    pub memory_bytes: u64,
+    /// Since where last changes were looked for.
+    pub since: At,
+    /// What the bundle takes.
+    #[serde(skip)]
+    pub(crate) evidence: Evidence,
+}
+
+/// The states around the step.
+pub(crate) struct Evidence {
+    pub(crate) before: Vec<u8>,
+    pub(crate) after: [Vec<u8>; 2],
+    /// Entries consumed before the step, by each.
+    pub(crate) entries: [u64; 2],
+}
+
+impl std::fmt::Debug for Evidence {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Evidence").field("entries", &self.entries).finish_non_exhaustive()
+    }
+}
+
+fn ending(arrival: &Arrival) -> Option<String> {
+    match arrival {
+        Arrival::Boundary => None,
+        Arrival::End(conclusion) => Some(format!("end of the run: {conclusion:?}")),
+        Arrival::Diverged(diverged) => Some(diverged.to_string()),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().take(16).fold(String::new(), |hex, b| hex + &format!("{b:02x}"))
+}
+
+fn devices(a: &Lane<'_>, b: &Lane<'_>) -> Vec<DeviceDifference> {
+    let sections = |lane: &Lane<'_>| {
+        let mut all: Vec<(&str, Vec<u8>)> =
+            lane.machine.bus().save().into_iter().map(|(name, s)| (name, s.body)).collect();
+        all.push(("timers and wires", lane.machine.bus().save_wiring().body));
+        all.push(("guest time", lane.at().time.0.to_le_bytes().to_vec()));
+        all
+    };
+    let both = sections(a).into_iter().zip(sections(b));
+    let differing = both.filter(|((_, x), (_, y))| x != y).map(|((name, x), (_, y))| {
+        let offset = x.iter().zip(&y).take_while(|(p, q)| p == q).count();
+        DeviceDifference { device: name.into(), offset, values: [hex(&x[offset..]), hex(&y[offset..])] }
+    });
+    differing.collect()
+}
+
+impl Finding {
+    /// Describes a parting. `since` is where last changes are looked for from.
+    pub(crate) fn of(parting: Parting<'_>, since: &Checkpoint) -> Result<Self, Error> {
+        let Parting { lanes: (mut a, mut b), arrivals, before } = parting;
+        let (left, right) = (a.cpu()?, b.cpu()?);
+        let after = [a.at(), b.at()];
+        let devices = devices(&a, &b);
+        let (bytes, memory_bytes) = memory::differences(a.machine.ram(), b.machine.ram(), MOST_BYTES);
+        let evidence = Evidence {
+            before: before.0.snapshot.clone(),
+            after: [a.machine.snapshot()?, b.machine.snapshot()?],
+            entries: [before.0.progress.entries(), before.1.progress.entries()],
+        };
+
+        a.go_to(&before.0)?;
+        let cpu_before = a.cpu()?;
+        let instruction = Instruction::at(a.machine.ram(), &cpu_before);
+        let element = |element: String, values: [String; 2]| {
+            let of = |other: &CpuState| {
+                let found = cpu_before.differences(other, true).into_iter().find(|d| d.element == element);
+                found.map(|d| d.left)
+            };
+            // Different from each other, so one of them at least is different from before.
+            let before = of(&left).or_else(|| of(&right)).unwrap_or_default();
+            ElementDifference { before, element, values }
+        };
+        let differences = left.differences(&right, true).into_iter();
+        let cpu = differences.map(|d| element(d.element, [d.left, d.right])).collect();
+
+        let mut memory = Vec::new();
+        for (address, values) in bytes {
+            let before = a.machine.ram().read_array(address).map_or(0, |[byte]: [u8; 1]| byte);
+            memory.push(ByteDifference { address, before, values, last_change: None });
+        }
+        let until = before.0.at.position.count;
+        for byte in memory.iter_mut().take(MOST_WRITERS) {
+            byte.last_change = writer::last_change(&mut a, since, until, byte.address)?;
+        }
+        let names = [&a, &b].map(|lane| lane.name().to_owned());
+        Ok(Self {
+            names,
+            at: before.0.at,
+            instruction,
+            after,
+            ended: [ending(&arrivals.0), ending(&arrivals.1)],
+            last_entry: [&before.0, &before.1].map(|c| c.progress.last_entry().map(str::to_owned)),
+            cpu,
+            devices,
+            memory,
+            memory_bytes,
+            since: since.at,
+            evidence,
+        })
+    }
+
+    /// One line that says where and what.
+    pub fn headline(&self) -> String {
+        let what = self.instruction.as_ref().map_or("where nothing can be fetched", |i| &i.text);
+        let first = self.cpu.first().map(|d| d.element.clone());
+        let first = first
+            .or_else(|| self.devices.first().map(|d| format!("device {}", d.device)))
+            .or_else(|| self.memory.first().map(|d| format!("memory at {:#x}", d.address)))
+            .unwrap_or_else(|| "how the run goes on".into());
+        format!(
+            "{} and {} part at {}: {what}: {first} differs",
+            self.names[0], self.names[1], self.at.position
+        )
+    }
+
+    /// The whole report, for people.
+    pub fn report(&self) -> String {
+        let mut out = String::new();
+        // Writing to a string cannot fail.
+        let _ = self.write_report(&mut out);
+        out
+    }
+
+    fn write_report(&self, out: &mut String) -> std::fmt::Result {
+        let [a, b] = &self.names;
+        writeln!(out, "{a} and {b} are the same up to\n    {} {}", self.at.position, self.at.time)?;
+        match &self.instruction {
+            Some(i) => writeln!(out, "and differ after\n    {:#x}: {}  {}", i.linear, i.bytes, i.text)?,
+            None => writeln!(out, "and differ after one step from there; nothing can be fetched there")?,
+        }
+        for (name, (after, ended)) in self.names.iter().zip(self.after.iter().zip(&self.ended)) {
+            let ended = ended.as_ref().map_or(String::new(), |e| format!("\n        {e}"));
+            writeln!(out, "    {name} is then at {} {}{ended}", after.position, after.time)?;
+        }
+        for (name, entry) in self.names.iter().zip(&self.last_entry) {
+            let entry = entry.as_deref().unwrap_or("none");
+            writeln!(out, "    last log entry before, {name}: {entry}")?;
+        }
+        if !self.cpu.is_empty() {
+            writeln!(out, "\nCPU                  before              {a:<20}{b}")?;
+        }
+        for ElementDifference { element, before, values: [x, y] } in &self.cpu {
+            writeln!(out, "    {element:<17}{before:<20}{x:<20}{y}")?;
+        }
+        for DeviceDifference { device, offset, values: [x, y] } in &self.devices {
+            writeln!(
+                out,
+                "\ndevice {device}, from byte {offset} of its state\n    {a:<12}{x}\n    {b:<12}{y}"
+            )?;
+        }
+        if self.memory_bytes > 0 {
+            writeln!(out, "\nmemory: {} bytes differ; before, {a}, {b}", self.memory_bytes)?;
+        }
+        for (n, ByteDifference { address, before, values: [x, y], last_change }) in
+            self.memory.iter().enumerate()
+        {
+            writeln!(out, "    {address:#012x}  {before:02x}  {x:02x}  {y:02x}")?;
+            match last_change {
+                Some(LastChange { at, instruction }) => {
+                    let text = instruction.as_ref().map_or("?", |i| &i.text);
+                    writeln!(out, "        last changed before at {}: {text}", at.position)?;
+                }
+                None if n < MOST_WRITERS => {
+                    writeln!(out, "        not seen to change before, since {}", self.since.position)?;
+                }
+                None => {}
+            }
+        }
+        Ok(())
+    }
+}

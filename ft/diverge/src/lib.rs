@@ -1,0 +1,24 @@
+//! Where two runs part: two machines follow their logs side by side, are compared from checkpoint to checkpoint, and
+//! a difference is narrowed down to the first instruction after which they differ.
+//!
+//! Not responsible for: which engines the machines have and where files lie (a [`Subject`] brings them), following a
+//! log (`gemel-replay`).
+
+mod bundle;
+mod entries;
+mod error;
+mod finding;
+mod lane;
+mod linear;
+mod lockstep;
+mod memory;
+mod narrow;
+mod subject;
+mod writer;
+
+pub use bundle::{REPORT_JSON, REPORT_TEXT, START, WINDOW, write_bundle};
+pub use entries::{EntryDifference, first_difference, header_differences};
+pub use error::Error;
+pub use finding::{ByteDifference, DeviceDifference, ElementDifference, Finding, Instruction, LastChange};
+pub use lockstep::{Agreement, Outcome, Plan, compare};
+pub use subject::Subject;

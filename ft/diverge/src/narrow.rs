@@ -1,0 +1,52 @@
+//! From an interval at whose end two machines differ to one instruction.
+//!
+//! Not responsible for: describing what differs (`finding`).
+
+use crate::error::Error;
+use crate::lane::{Arrival, Checkpoint, Lane, agree};
+
+/// Two machines one step after they were the same for the last time.
+pub(crate) struct Parting<'s> {
+    /// Both lanes, after the step.
+    pub(crate) lanes: (Lane<'s>, Lane<'s>),
+    /// How the step ended for each.
+    pub(crate) arrivals: (Arrival, Arrival),
+    /// Both, before the step, in the same state.
+    pub(crate) before: (Checkpoint, Checkpoint),
+}
+
+/// Halves the interval until one step is left. Both lanes are the same at `from` and differ once they are at `reached`.
+///
+/// States that differ can become the same again (a wrong flag that the next instruction overwrites). What is found
+/// is a step before which the states are the same and after which they differ, and after which they do not become
+/// the same again at any of the places looked at.
+pub(crate) fn narrow<'s>(
+    mut lanes: (Lane<'s>, Lane<'s>),
+    from: (&Checkpoint, &Checkpoint),
+    reached: u64,
+) -> Result<Parting<'s>, Error> {
+    lanes.0.go_to(from.0)?;
+    lanes.1.go_to(from.1)?;
+    let mut before = (lanes.0.checkpoint()?, lanes.1.checkpoint()?);
+    let mut end = reached.max(before.0.at.position.count + 1);
+    loop {
+        let start = before.0.at.position.count;
+        let single = end - start == 1;
+        let middle = if single { end } else { start + (end - start) / 2 };
+        lanes.0.go_to(&before.0)?;
+        lanes.1.go_to(&before.1)?;
+        let arrivals = (lanes.0.run_to(middle)?, lanes.1.run_to(middle)?);
+        // The last step needs no comparison: that they differ after it is why we are here.
+        if single {
+            return Ok(Parting { lanes, arrivals, before });
+        }
+        if agree((&mut lanes.0, &arrivals.0), (&mut lanes.1, &arrivals.1))? && arrivals.0 == Arrival::Boundary
+        {
+            before = (lanes.0.checkpoint()?, lanes.1.checkpoint()?);
+            // A boundary can lie beyond the count that was asked for.
+            end = end.max(before.0.at.position.count + 1);
+        } else {
+            end = middle;
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! A fault put into an engine at one count is found at exactly that count, with what it changed.
+//!
+//! Not responsible for: real guests (`ft/cli/tests` has one).
+
+#![allow(clippy::unwrap_used)] // a test that unwraps fails with the line
+
+mod faulty;
+mod guest;
+
+use faulty::Fault;
+use gemel_diverge::{Agreement, Finding, Outcome, Plan, Subject, compare, first_difference, write_bundle};
+use gemel_log::{EndReason, LogReader};
+use gemel_machine::Machine;
+use gemel_replay::{Conclusion, LogSource, NoDisks, ReplayDisks};
+use gemel_x86::flags::CF;
+use guest::{DATA, Followed, TURN, header, machine, record};
+use std::error::Error;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::PathBuf;
+
+const LENGTH: u64 = 100_000;
+
+fn followed(name: &'static str, log: &[u8], fault: Fault) -> Followed {
+    Followed { name, log: log.to_vec(), fault, rbx: 1 }
+}
+
+fn plan(interval: u64) -> Plan {
+    Plan { interval, ..Plan::default() }
+}
+
+fn outcome(a: &dyn Subject, b: &dyn Subject, plan: Plan) -> Outcome {
+    compare(a, b, plan, |_| Ok(())).unwrap()
+}
+
+fn finding(outcome: Outcome) -> Finding {
+    match outcome {
+        Outcome::Part(finding) => *finding,
+        other => panic!("not found out: {other:?}"),
+    }
+}
+
+#[test]
+fn two_engines_that_do_the_same_agree_to_the_end() {
+    let log = record(Fault::None, 1, LENGTH);
+    let (a, b) = (followed("a", &log, Fault::None), followed("b", &log, Fault::None));
+    for interval in [1 << 28, 7_001] {
+        let Outcome::Agree(Agreement { at, conclusion, compared }) = outcome(&a, &b, plan(interval)) else {
+            panic!("they part")
+        };
+        assert_eq!((at.position.count, compared), (LENGTH, LENGTH));
+        assert_eq!(conclusion, Some(Conclusion::Complete { reason: EndReason::Stopped }));
+    }
+    let sampled = Plan { sample: 4, ..plan(10_000) };
+    let Outcome::Agree(Agreement { compared, .. }) = outcome(&a, &b, sampled) else { panic!("they part") };
+    assert_eq!(compared, 30_000);
+}
+
+#[test]
+fn a_wrong_register_is_found_at_its_instruction() {
+    let log = record(Fault::None, 1, LENGTH);
+    let good = followed("good", &log, Fault::None);
+    for count in [1, 777, 54_321, LENGTH - 1] {
+        for interval in [1 << 28, 10_000, 64] {
+            let bad = followed("bad", &log, Fault::Register(count, 3));
+            let found = finding(outcome(&good, &bad, plan(interval)));
+            assert_eq!(found.at.position.count, count - 1, "interval {interval}");
+            let elements: Vec<_> = found.cpu.iter().map(|d| d.element.as_str()).collect();
+            assert_eq!(elements, ["gpr[3]"]);
+            assert!(found.devices.is_empty() && found.memory.is_empty());
+            // And with the sides exchanged: then the first one leaves its log, too.
+            let found = finding(outcome(&bad, &good, plan(interval)));
+            assert_eq!(found.at.position.count, count - 1, "exchanged, interval {interval}");
+        }
+    }
+}
+
+#[test]
+fn a_wrong_byte_is_found_with_the_instruction_that_wrote_it_before() {
+    let log = record(Fault::None, 1, LENGTH);
+    // The byte was written by the loop's third instruction in a turn not long before.
+    let count = 40_000 - 3;
+    let bad = followed("bad", &log, Fault::Memory(count, DATA + 8));
+    let found = finding(outcome(&followed("good", &log, Fault::None), &bad, plan(1 << 28)));
+    assert_eq!(found.at.position.count, count - 1);
+    assert_eq!((found.memory_bytes, found.memory.len()), (1, 1));
+    let byte = &found.memory[0];
+    assert_eq!((byte.address, byte.values[0], byte.values[1]), (DATA + 8, byte.before, !byte.before));
+    let change = byte.last_change.as_ref().unwrap();
+    assert_eq!(change.at.position.count % TURN, 2);
+    assert!(change.instruction.as_ref().unwrap().text.starts_with("mov [rdi]"), "{change:?}");
+    // 4096 turns later the loop comes by the same place again.
+    assert!(count - change.at.position.count <= 4096 * TURN);
+    assert!(found.report().contains("last changed before at"), "{}", found.report());
+}
+
+#[test]
+fn a_difference_that_heals_is_not_taken_for_the_one_that_stays() {
+    let log = record(Fault::None, 1, LENGTH);
+    // The jump at the end of the turn sees the wrong flag; the addition after it puts it right.
+    let bad = followed("bad", &log, Fault::Flag(80 * TURN - 1, CF));
+    let good = followed("good", &log, Fault::None);
+    assert!(
+        matches!(outcome(&good, &bad, plan(1 << 28)), Outcome::Agree(_)),
+        "healed before the next comparison"
+    );
+    let found = finding(outcome(&good, &bad, plan(1)));
+    assert_eq!(found.at.position.count, 80 * TURN - 2);
+    assert_eq!(found.cpu[0].element, "rflags");
+}
+
+#[test]
+fn a_log_that_both_engines_contradict_is_the_one_that_is_wrong() {
+    let log = record(Fault::Register(12_345, 0), 1, LENGTH);
+    let (a, b) = (followed("a", &log, Fault::None), followed("b", &log, Fault::None));
+    let Outcome::LogDiffers(diverged) = outcome(&a, &b, plan(1 << 28)) else { panic!("not found out") };
+    // The first digest behind the fault.
+    assert_eq!(diverged.at.position.count, 20_000);
+    // And the engine that made it is the one that parts from a good one.
+    let maker = followed("maker", &log, Fault::Register(12_345, 0));
+    let found = finding(outcome(&maker, &a, plan(1 << 28)));
+    assert_eq!(found.at.position.count, 12_344);
+}
+
+#[test]
+fn two_logs_are_compared_by_entries_and_by_state() {
+    let (one, other) = (record(Fault::None, 1, LENGTH), record(Fault::None, 2, LENGTH));
+    let reader = |log: &[u8]| LogReader::new(std::io::Cursor::new(log.to_vec())).unwrap();
+    assert_eq!(first_difference(&mut reader(&one), &mut reader(&one)).unwrap(), None);
+    let difference = first_difference(&mut reader(&one), &mut reader(&other)).unwrap().unwrap();
+    assert_eq!((difference.number, difference.last_same), (0, None));
+    let a = Followed { name: "one", log: one, fault: Fault::None, rbx: 1 };
+    let b = Followed { name: "other", log: other, fault: Fault::None, rbx: 2 };
+    let found = finding(outcome(&a, &b, Plan { judge: false, ..plan(5_000) }));
+    // They are never the same; the first step is named.
+    assert_eq!(found.at.position.count, 0);
+}
+
+/// A bundle, on an engine with a fault.
+struct Bundle {
+    directory: PathBuf,
+    fault: Fault,
+}
+
+impl Subject for Bundle {
+    fn name(&self) -> &str {
+        "bundle"
+    }
+    fn machine(&self) -> Result<Machine, Box<dyn Error + Send + Sync>> {
+        let mut machine = machine(self.fault, 0);
+        machine.restore(&fs::read(self.directory.join(gemel_diverge::START))?)?;
+        Ok(machine)
+    }
+    fn source(&self) -> Result<LogSource<Box<dyn Read>>, Box<dyn Error + Send + Sync>> {
+        let file = File::open(self.directory.join(gemel_diverge::WINDOW))?;
+        Ok(LogSource::new(LogReader::new(Box::new(file) as Box<dyn Read>)?))
+    }
+    fn disks(&self) -> Result<Box<dyn ReplayDisks>, Box<dyn Error + Send + Sync>> {
+        Ok(Box::new(NoDisks))
+    }
+}
+
+#[test]
+fn a_bundle_shows_the_same_parting_without_the_run_before_it() {
+    let log = record(Fault::None, 1, LENGTH);
+    let fault = Fault::Register(54_321, 6);
+    let (good, bad) = (followed("good", &log, Fault::None), followed("bad", &log, fault));
+    let found = finding(outcome(&good, &bad, plan(1 << 28)));
+    let directory = tempfile::tempdir().unwrap();
+    write_bundle(directory.path(), &found, &good, &header()).unwrap();
+    let bundle = |fault| Bundle { directory: directory.path().to_owned(), fault };
+    let mut machine = bundle(Fault::None).machine().unwrap();
+    assert_eq!(machine.vcpu().save().unwrap().count, 54_320);
+    let again = finding(outcome(&bundle(Fault::None), &bundle(fault), plan(1 << 28)));
+    assert_eq!((again.at, again.cpu.clone()), (found.at, found.cpu));
+    let json: serde_json::Value =
+        serde_json::from_slice(&fs::read(directory.path().join(gemel_diverge::REPORT_JSON)).unwrap())
+            .unwrap();
+    assert_eq!(json["at"]["position"]["count"], 54_320);
+    assert_eq!(json["cpu"][0]["element"], "gpr[6]");
+}
