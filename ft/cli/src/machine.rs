@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use gemel_devices::{board, boot};
 use gemel_host::{Disks, DriveSpec};
 use gemel_interp::Interp;
-use gemel_machine::{BootSpec, DiskSpec, GuestRam, Machine, MachineSpec, TimeBase, Vcpu, image_digest};
+use gemel_machine::{BootSpec, DiskSpec, GuestRam, Machine, MachineSpec, TimeBase, image_digest};
 use gemel_x86::CpuModel;
 use std::path::Path;
 use std::sync::Arc;
@@ -80,12 +80,21 @@ pub fn spec(options: &MachineOptions, images: &mut Images, identify: bool) -> Re
 /// # Errors
 /// A spec that this build cannot make, no memory, or a file that is not a kernel.
 pub fn build(spec: &MachineSpec, kernel: &[u8], initrd: &[u8]) -> Result<Machine> {
+    let mut machine = bare(spec)?;
+    let initrd = (!initrd.is_empty()).then_some(initrd);
+    let state = boot::load(kernel, initrd, &spec.boot.append, machine.ram(), board::RSDP)?;
+    machine.vcpu().restore(&state)?;
+    Ok(machine)
+}
+
+/// The machine at power-on with nothing loaded: for a snapshot to be restored into.
+///
+/// # Errors
+/// A spec that this build cannot make, or no memory.
+pub fn bare(spec: &MachineSpec) -> Result<Machine> {
     let model = CpuModel::parse(&spec.cpu).map_err(anyhow::Error::msg)?;
     let ram = Arc::new(GuestRam::new(spec.ram)?);
     let bus = board::build(spec, &model, Arc::clone(&ram))?;
-    let initrd = (!initrd.is_empty()).then_some(initrd);
-    let state = boot::load(kernel, initrd, &spec.boot.append, &ram, board::RSDP)?;
-    let mut vcpu = Interp::new(model, Arc::clone(&ram));
-    vcpu.restore(&state)?;
+    let vcpu = Interp::new(model, Arc::clone(&ram));
     Ok(Machine::new(Box::new(vcpu), bus, ram, spec.time_base, spec.id()))
 }

@@ -6,8 +6,10 @@
 mod console;
 mod copies;
 mod demo;
+mod diff;
 mod exit;
 mod log_show;
+mod logged;
 mod machine;
 mod options;
 mod pair;
@@ -16,7 +18,10 @@ mod record;
 mod replay;
 mod report;
 mod run;
+mod scratch;
 mod secondary;
+mod subject;
+mod verify;
 mod watch;
 mod world;
 
@@ -55,6 +60,13 @@ enum Command {
     /// A guest survives the death of the machine that runs it, before your eyes
     #[command(after_help = exit::TABLE)]
     Demo(demo::Args),
+    /// Judges a log: on the engine it was made with and, from each checkpoint anew, on the interpreter; a difference is
+    /// narrowed down to the first instruction after which the two differ
+    #[command(after_help = exit::TABLE)]
+    Verify(verify::Args),
+    /// Finds where two recorded runs part, by their logs' entries and by their machines' states
+    #[command(after_help = exit::TABLE)]
+    Diff(diff::Args),
     /// Looks into logs
     Log {
         #[command(subcommand)]
@@ -78,6 +90,8 @@ fn main() -> ExitCode {
             Command::Secondary(args) => secondary::run(args),
             Command::Console(args) => console::run(args),
             Command::Demo(args) => demo::run(args),
+            Command::Verify(args) => verify::run(args),
+            Command::Diff(args) => diff::run(args),
             Command::Log { command: LogCommand::Show(args) } => log_show::run(args),
         },
         Err(e) if e.use_stderr() && e.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {

@@ -4,21 +4,21 @@
 
 use crate::copies::Copies;
 use crate::exit::Ending;
-use crate::machine::{self, Images};
+use crate::logged::{self, FileOptions};
+use crate::machine;
 use crate::options::{LimitOptions, LineOptions, ReportOptions};
 use crate::report::{Report, Stopwatch};
 use crate::watch::{Watch, progress_bar};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::Result;
 use gemel_host::disk::Changes;
-use gemel_host::{Disks, DriveSpec, Epochs, Inbox, Outputs, signals};
-use gemel_log::{Header, Item, LogReader, ReadPolicy};
-use gemel_machine::{At, Machine, Output, RunError, Stop, Until, image_digest};
+use gemel_host::{Epochs, Inbox, Outputs, signals};
+use gemel_log::Item;
+use gemel_machine::{At, Machine, Output, RunError, Stop, Until};
 use gemel_replay::{
     Conclusion, Diverged, LogSource, NoDisks, OutputSink, Replay, ReplayDisks, write_evidence,
 };
 use serde_json::json;
-use std::fs::File;
-use std::io::{self, BufReader, IsTerminal};
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -29,87 +29,14 @@ pub struct Args {
     /// The log
     #[arg(value_name = "LOG")]
     log: PathBuf,
-    /// The kernel, if it is no longer where it was
-    #[arg(long, value_name = "FILE")]
-    kernel: Option<PathBuf>,
-    /// The initial RAM disk, if it is no longer where it was
-    #[arg(long, value_name = "FILE")]
-    initrd: Option<PathBuf>,
-    /// The disks, if the log does not carry their data and they are no longer where they were; they stay untouched
-    #[arg(long, value_name = "SPEC")]
-    drive: Vec<DriveSpec>,
+    #[command(flatten)]
+    files: FileOptions,
     #[command(flatten)]
     lines: LineOptions,
     #[command(flatten)]
     limits: LimitOptions,
     #[command(flatten)]
     report: ReportOptions,
-}
-
-fn open(path: &Path) -> Result<LogReader<BufReader<File>>> {
-    let file = File::open(path).with_context(|| format!("cannot open the log {}", path.display()))?;
-    LogReader::new(BufReader::with_capacity(1 << 18, file))
-        .with_context(|| format!("{} cannot be replayed", path.display()))
-}
-
-/// A file that the log names, or that the options give instead.
-fn place(given: Option<&PathBuf>, hint: Option<&String>, what: &str, option: &str) -> Result<PathBuf> {
-    match (given, hint) {
-        (Some(path), _) => Ok(path.clone()),
-        (None, Some(path)) => Ok(path.into()),
-        (None, None) => bail!("the log does not say where the {what} is: give {option}"),
-    }
-}
-
-/// The kernel and the initrd that the log was made with.
-fn images(args: &Args, header: &Header) -> Result<Images> {
-    let (hints, boot) = (&header.images, &header.machine.boot);
-    let kernel = place(args.kernel.as_ref(), hints.kernel.as_ref(), "kernel", "--kernel")?;
-    let initrd = match boot.initrd {
-        0 => None,
-        _ => Some(place(args.initrd.as_ref(), hints.initrd.as_ref(), "initrd", "--initrd")?),
-    };
-    let images = Images::open(&kernel, initrd.as_deref(), &[])?;
-    ensure!(
-        image_digest(&images.kernel) == boot.kernel,
-        "{} is not the kernel that the log was made with: give that one with --kernel",
-        kernel.display()
-    );
-    if let Some(initrd) = &initrd {
-        ensure!(
-            image_digest(&images.initrd) == boot.initrd,
-            "{} is not the initrd that the log was made with: give that one with --initrd",
-            initrd.display()
-        );
-    }
-    Ok(images)
-}
-
-/// The disks that the replay reads, each through a temporary overlay; none if the log carries all data.
-fn disks(args: &Args, header: &Header) -> Result<Box<dyn ReplayDisks>> {
-    if header.reads.iter().all(|policy| *policy == ReadPolicy::Carried) {
-        return Ok(Box::new(NoDisks));
-    }
-    let specs = &header.machine.disks;
-    ensure!(
-        args.drive.is_empty() || args.drive.len() == specs.len(),
-        "the log's machine has {} disks: give --drive once for each, in the same order",
-        specs.len()
-    );
-    let mut opened = Vec::new();
-    for (i, spec) in specs.iter().enumerate() {
-        let given = args.drive.get(i).map(|drive| &drive.file);
-        let file = place(given, header.images.disks.get(i), "disk image", "--drive")?;
-        let mut disk = DriveSpec { file: file.clone(), changes: Changes::Discarded }.open()?;
-        let digest = disk.digest().with_context(|| format!("cannot read {}", file.display()))?;
-        ensure!(
-            disk.sectors() == spec.sectors && digest == spec.digest,
-            "{} is not the disk image that the log was made with, or was written to since: give that one with --drive",
-            file.display()
-        );
-        opened.push(disk);
-    }
-    Ok(Box::new(Copies::new(Disks::new(opened))))
 }
 
 /// Bytes leave as in the recorded run.
@@ -137,9 +64,9 @@ impl OutputSink for Console {
 }
 
 /// The count at which a log ends. Costs one reading of the log, so it is done for a progress bar only.
-fn length(path: &Path) -> u64 {
+pub fn length(path: &Path) -> u64 {
     let mut end = 0;
-    if let Ok(mut reader) = open(path) {
+    if let Ok(mut reader) = logged::open(path) {
         while let Ok(Item::Entry(entry)) = reader.next_item() {
             end = entry.at.position.count;
         }
@@ -147,12 +74,26 @@ fn length(path: &Path) -> u64 {
     end
 }
 
-/// Where the run went wrong, for somebody who wants to find out why.
-pub fn keep_evidence(log: &Path, diverged: &Diverged, machine: &mut Machine) {
+/// Where the evidence of a log's divergence goes unless somebody says otherwise.
+pub fn evidence_beside(log: &Path) -> PathBuf {
     let mut folder = log.as_os_str().to_owned();
     folder.push(".diverged");
+    folder.into()
+}
+
+/// How a log's end is told.
+pub fn ending(conclusion: Conclusion) -> Ending {
+    match conclusion {
+        Conclusion::Complete { .. } | Conclusion::Ended => Ending::LogEnd,
+        Conclusion::Cut { .. } => Ending::LogCut,
+    }
+}
+
+/// Where the run went wrong, for somebody who wants to find out why.
+pub fn keep_evidence(log: &Path, diverged: &Diverged, machine: &mut Machine) {
+    let folder = evidence_beside(log);
     let snapshot = machine.snapshot().ok();
-    match write_evidence(Path::new(&folder), diverged, snapshot.as_deref()) {
+    match write_evidence(&folder, diverged, snapshot.as_deref()) {
         Ok(()) => eprintln!("gemel: the evidence is in {}", folder.display()),
         Err(e) => gemel_host::warn(format_args!("cannot keep evidence in {}: {e}", folder.display())),
     }
@@ -163,10 +104,13 @@ pub fn keep_evidence(log: &Path, diverged: &Diverged, machine: &mut Machine) {
 /// # Errors
 /// A log that cannot be read, files that are not the log's, input that no run can be made of.
 pub fn run(args: Args) -> Result<ExitCode> {
-    let reader = open(&args.log)?;
+    let reader = logged::open(&args.log)?;
     let header = reader.header().clone();
-    let images = images(&args, &header)?;
-    let disks = disks(&args, &header)?;
+    let images = args.files.images(&header)?;
+    let disks: Box<dyn ReplayDisks> = match args.files.disks(&header, Changes::Discarded)? {
+        Some(disks) => Box::new(Copies::new(disks)),
+        None => Box::new(NoDisks),
+    };
     let mut machine = machine::build(&header.machine, &images.kernel, &images.initrd)?;
 
     let inbox = Inbox::new();
@@ -188,11 +132,12 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let (entries, serial_bytes) = (replay.entries(), replay.outputs().serial_bytes);
 
     let mut leftover = 0;
-    let ending = match conclusion {
-        Ok(Conclusion::Complete { .. } | Conclusion::Ended) => Ending::LogEnd,
-        Ok(Conclusion::Cut { leftover: bytes, .. }) => {
-            leftover = bytes;
-            Ending::LogCut
+    let how = match conclusion {
+        Ok(conclusion) => {
+            if let Conclusion::Cut { leftover: bytes, .. } = conclusion {
+                leftover = bytes;
+            }
+            ending(conclusion)
         }
         Err(e) => {
             if let RunError::World(Stop::Diverged(e)) = &e
@@ -213,9 +158,9 @@ pub fn run(args: Args) -> Result<ExitCode> {
         digest,
         seconds,
         serial_bytes,
-        ending: &ending,
+        ending: &how,
         more: more.as_object().cloned().unwrap_or_default(),
     };
     report.tell(&args.report, args.lines.use_stdout())?;
-    Ok(ExitCode::from(ending.code()))
+    Ok(ExitCode::from(how.code()))
 }

@@ -101,12 +101,22 @@ impl Report<'_> {
                 self.mips(),
             );
         }
-        match &options.json {
+        options.write(&self.json(), stdout_taken)
+    }
+}
+
+impl ReportOptions {
+    /// Writes figures where `--json` says, if it does.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub fn write(&self, figures: &Value, stdout_taken: bool) -> Result<()> {
+        match &self.json {
             None => {}
-            Some(Some(path)) => std::fs::write(path, format!("{}\n", self.json()))
+            Some(Some(path)) => std::fs::write(path, format!("{figures}\n"))
                 .with_context(|| format!("cannot write the figures to {}", path.display()))?,
-            Some(None) if stdout_taken => eprintln!("{}", self.json()),
-            Some(None) => println!("{}", self.json()),
+            Some(None) if stdout_taken => eprintln!("{figures}"),
+            Some(None) => println!("{figures}"),
         }
         Ok(())
     }

@@ -44,7 +44,8 @@ impl<'s> Lane<'s> {
         let source = subject.source().map_err(Error::subject)?;
         let disks = subject.disks().map_err(Error::subject)?;
         let machine = subject.machine().map_err(Error::subject)?;
-        let replay = Replay::resume(source, NoOutput, disks, subject.progress());
+        let progress = subject.progress().map_err(Error::subject)?;
+        let replay = Replay::resume(source, NoOutput, disks, progress);
         Ok(Self { subject, machine, world: Until::new(replay, None) })
     }
 

@@ -30,8 +30,11 @@ pub trait Subject {
     /// The host's.
     fn disks(&self) -> Result<Box<dyn ReplayDisks>, Box<dyn Error + Send + Sync>>;
 
-    /// What the log's first entry may refer to: nothing at power-on.
-    fn progress(&self) -> Progress {
-        Progress::default()
+    /// What the log's first entries may refer to: nothing at power-on.
+    ///
+    /// # Errors
+    /// As for the machine.
+    fn progress(&self) -> Result<Progress, Box<dyn Error + Send + Sync>> {
+        Ok(Progress::default())
     }
 }

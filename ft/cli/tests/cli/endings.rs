@@ -3,11 +3,10 @@
 //!
 //! Not responsible for: bad input (`bad_input`).
 
-use super::{gemel, kernel};
-use gemel_log::{Body, Item, LogReader, LogWriter};
+use super::{SPIN, edit, figures, gemel, kernel};
+use gemel_log::Body;
 use serde_json::Value;
-use std::fs::{self, File};
-use std::path::Path;
+use std::fs;
 
 /// Code that writes `text` to ttyS0 and goes on with `then`.
 fn say(text: &str, then: &[u8]) -> Vec<u8> {
@@ -29,16 +28,6 @@ const SLEEP: &[u8] = &[0xfb, 0xf4, 0xeb, 0xfd];
 const TRIPLE_FAULT: &[u8] = &[0x6a, 0x00, 0x6a, 0x00, 0x0f, 0x01, 0x1c, 0x24, 0xcc];
 /// The keyboard controller pulses the reset line.
 const RESET: &[u8] = &[0xb0, 0xfe, 0xe6, 0x64, 0xeb, 0xfe];
-/// jmp $
-const SPIN: &[u8] = &[0xeb, 0xfe];
-
-/// Runs with `--json` and gives the exit code and the figures.
-fn figures(folder: &Path, arguments: &str) -> (Option<i32>, Value) {
-    let output = gemel(folder, &format!("{arguments} --json"));
-    let figures = serde_json::from_slice(&output.stdout);
-    (output.status.code(), figures.unwrap_or_else(|e| panic!("{arguments}: {e}: {output:?}")))
-}
-
 #[test]
 fn every_ending_has_its_code_and_a_replay_agrees() {
     let folder = tempfile::tempdir().unwrap();
@@ -164,15 +153,12 @@ fn a_machine_that_does_not_do_what_the_log_says_leaves_evidence() {
     fs::write(at.join("kernel"), kernel(SPIN)).unwrap();
     gemel(at, "record -o run.gml --kernel kernel --serial null --epoch 1000 --stop-after 5500");
     // The same log, with another digest of RAM at the third epoch.
-    let mut reader = LogReader::new(File::open(at.join("run.gml")).unwrap()).unwrap();
-    let mut writer = LogWriter::new(File::create(at.join("other.gml")).unwrap(), reader.header()).unwrap();
-    while let Item::Entry(mut entry) = reader.next_item().unwrap() {
+    edit(at, "run.gml", "other.gml", |entry| {
         if let (3000, Body::Digest(digest)) = (entry.at.position.count, &mut entry.body) {
             digest.ram ^= 1;
         }
-        writer.append(&entry).unwrap();
-    }
-    drop(writer);
+        vec![entry.clone()]
+    });
     let (status, replayed) = figures(at, "replay other.gml --serial null");
     assert_eq!((status, replayed["exit"].as_str()), (Some(4), Some("diverged")), "{replayed}");
     assert_eq!(replayed["instructions"], 3000);

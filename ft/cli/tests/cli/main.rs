@@ -4,9 +4,13 @@
 //! Not responsible for: whole operating systems (`tests/system`).
 
 mod bad_input;
+mod compare;
 mod endings;
 mod pair;
 
+use gemel_log::{Entry, Item, LogReader, LogWriter};
+use serde_json::Value;
+use std::fs::File;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -31,4 +35,23 @@ fn kernel(code: &[u8]) -> Vec<u8> {
     let mut file: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
     file.extend_from_slice(code);
     file
+}
+
+/// jmp $
+const SPIN: &[u8] = &[0xeb, 0xfe];
+
+/// Runs with `--json` and gives the exit code and the figures.
+fn figures(folder: &Path, arguments: &str) -> (Option<i32>, Value) {
+    let output = gemel(folder, &format!("{arguments} --json"));
+    let figures = serde_json::from_slice(&output.stdout);
+    (output.status.code(), figures.unwrap_or_else(|e| panic!("{arguments}: {e}: {output:?}")))
+}
+
+/// Writes a log anew, with other entries in the place of each.
+fn edit(folder: &Path, from: &str, to: &str, mut change: impl FnMut(&mut Entry) -> Vec<Entry>) {
+    let mut reader = LogReader::new(File::open(folder.join(from)).unwrap()).unwrap();
+    let mut writer = LogWriter::new(File::create(folder.join(to)).unwrap(), reader.header()).unwrap();
+    while let Item::Entry(mut entry) = reader.next_item().unwrap() {
+        change(&mut entry).iter().for_each(|entry| writer.append(entry).unwrap());
+    }
 }

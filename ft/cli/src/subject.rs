@@ -1,0 +1,110 @@
+//! Logs and bundles as what `gemel-diverge` compares.
+//!
+//! Not responsible for: comparing.
+
+use crate::logged::{self, FileOptions};
+use crate::machine::{self, Images};
+use crate::scratch::Scratch;
+use anyhow::{Context, Result};
+use gemel_devices::board;
+use gemel_diverge::{START, Subject, WINDOW};
+use gemel_host::disk::Changes;
+use gemel_log::{Header, LogReader};
+use gemel_machine::Machine;
+use gemel_replay::{LogSource, NoDisks, Progress, ReplayDisks};
+use std::error::Error;
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+/// What a machine starts from.
+enum Start {
+    /// Power-on, with these images.
+    PowerOn(Images),
+    /// A bundle's snapshot.
+    Snapshot(Vec<u8>),
+}
+
+/// A log, or a bundle, with the interpreter to follow it.
+#[derive(Clone)]
+pub struct Followed {
+    name: String,
+    log: PathBuf,
+    header: Header,
+    start: Rc<Start>,
+    disks: Option<Scratch>,
+}
+
+impl Followed {
+    /// A log file, or a directory that a comparison left behind.
+    ///
+    /// # Errors
+    /// Files that are missing, or not what they must be.
+    pub fn open(path: &Path, files: &FileOptions) -> Result<Self> {
+        let name = path.display().to_string();
+        if path.is_dir() {
+            let (log, start) = (path.join(WINDOW), path.join(START));
+            let header = logged::open(&log)?.header().clone();
+            let snapshot =
+                std::fs::read(&start).with_context(|| format!("cannot read {}", start.display()))?;
+            return Ok(Self { name, log, header, start: Rc::new(Start::Snapshot(snapshot)), disks: None });
+        }
+        let header = logged::open(path)?.header().clone();
+        let images = files.images(&header)?;
+        let disks = files.disks(&header, Changes::Refused)?.map(Scratch::new);
+        Ok(Self { name, log: path.to_owned(), header, start: Rc::new(Start::PowerOn(images)), disks })
+    }
+
+    /// The same under another name.
+    pub fn named(&self, name: &str) -> Self {
+        Self { name: name.into(), ..self.clone() }
+    }
+
+    /// The log file.
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+
+    /// The log's header.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+}
+
+impl Subject for Followed {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn machine(&self) -> Result<Machine, Box<dyn Error + Send + Sync>> {
+        let spec = &self.header.machine;
+        match self.start.as_ref() {
+            Start::PowerOn(images) => Ok(machine::build(spec, &images.kernel, &images.initrd)?),
+            Start::Snapshot(snapshot) => {
+                let mut machine = machine::bare(spec)?;
+                machine.restore(snapshot)?;
+                Ok(machine)
+            }
+        }
+    }
+
+    fn source(&self) -> Result<LogSource<Box<dyn Read>>, Box<dyn Error + Send + Sync>> {
+        let file: Box<dyn Read> = Box::new(BufReader::with_capacity(1 << 18, File::open(&self.log)?));
+        Ok(LogSource::new(LogReader::new(file)?))
+    }
+
+    fn disks(&self) -> Result<Box<dyn ReplayDisks>, Box<dyn Error + Send + Sync>> {
+        Ok(match &self.disks {
+            Some(disks) => Box::new(disks.clone()),
+            None => Box::new(NoDisks),
+        })
+    }
+
+    fn progress(&self) -> Result<Progress, Box<dyn Error + Send + Sync>> {
+        match self.start.as_ref() {
+            Start::PowerOn(_) => Ok(Progress::default()),
+            Start::Snapshot(_) => Ok(Progress::with_requests(board::disk_requests(self.machine()?.bus()))),
+        }
+    }
+}
