@@ -3,7 +3,7 @@
 //! Not responsible for: what the manuals define (the families' files), the condition codes of the x87 and whatever else the
 //! host's own unit computes (`thunk`).
 //!
-//! A guest sees undefined flags (PUSHF, and every interrupt saves them), so a replay depends on them. The handlers take
+//! A guest sees undefined flags (PUSHF, and every interrupt saves them), so two runs of one log depend on them. The handlers take
 //! them from here when they are compiled, and keep no rule of their own; the interpreter's results therefore do not depend
 //! on the host. [`TABLE`] lists all entries: [`Undefined::predict`] says what an entry expects in a [`Case`], to be compared
 //! with a CPU.
