@@ -202,7 +202,14 @@ impl Cpu {
 
     /// Takes a state on and drops all that was cached.
     pub fn set_state(&mut self, state: &CpuState) {
-        self.s = state.clone();
+        self.set_registers(state);
+        self.flush_caches();
+        self.mode_changed();
+    }
+
+    /// Takes a state on. Translations and decoded blocks stay: they follow memory, not registers.
+    pub fn set_registers(&mut self, state: &CpuState) {
+        self.s.clone_from(state);
         self.regs[..16].copy_from_slice(&state.gpr);
         self.rip = state.rip;
         self.set_rflags(state.rflags);
@@ -211,7 +218,8 @@ impl Cpu {
         self.shadow = state.shadow;
         self.debug_traps = state.pending_debug;
         self.shutdown = false;
-        self.flush_caches();
+        self.blocks.set_running(None);
+        self.address_space_changed();
         self.mode_changed();
     }
 

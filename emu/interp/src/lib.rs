@@ -38,6 +38,12 @@ impl Interp {
     pub fn new(model: CpuModel, ram: Arc<GuestRam>) -> Self {
         Self { cpu: Box::new(Cpu::new(model, ram)) }
     }
+
+    /// [`Vcpu::restore`] for many short runs over one memory: keeps what was translated and decoded, which is right as
+    /// long as memory changed through [`GuestRam::write`] only.
+    pub fn restore_warm(&mut self, state: &CpuState) {
+        self.cpu.set_registers(state);
+    }
 }
 
 impl Vcpu for Interp {

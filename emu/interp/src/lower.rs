@@ -224,7 +224,7 @@ fn lower(cpu: &Cpu, i: &Instruction, error: DecoderError, rip: u64, offset: u16,
         bytes: &bytes[..i.len().min(bytes.len())],
         thunk: Cell::new(0),
     };
-    let valid = error == DecoderError::None && !i.is_invalid() && offered(&cpu.model, i);
+    let valid = error == DecoderError::None && !i.is_invalid() && offered(&cpu.model, i.code());
     let run: Handler = if valid { isa::bind(&form).unwrap_or(isa::undefined) } else { isa::undefined };
     let mut op = Op {
         run,
@@ -404,10 +404,10 @@ fn width(i: &Instruction) -> u32 {
     memory
 }
 
-/// Whether the model offers what an instruction needs.
-fn offered(model: &CpuModel, i: &Instruction) -> bool {
+/// Whether the model offers what a form needs.
+pub fn offered(model: &CpuModel, code: Code) -> bool {
     use CpuidFeature as C;
-    i.cpuid_features().iter().all(|f| match f {
+    code.cpuid_features().iter().all(|f| match f {
         C::INTEL8086
         | C::INTEL186
         | C::INTEL286

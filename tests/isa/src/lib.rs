@@ -5,4 +5,6 @@
 
 pub mod arena;
 pub mod case;
+pub mod generate;
+pub mod interpreted;
 pub mod native;
