@@ -73,6 +73,7 @@ pub struct Interpreted {
     /// Where the last case's code is, and how long.
     code: (u64, usize),
     page: Vec<u8>,
+    hack: [[u64; 4]; 16],
 }
 
 impl Interpreted {
@@ -92,7 +93,7 @@ impl Interpreted {
         }
         let templates = Mode::ALL.map(template);
         let interp = Interp::new(model, ram.clone());
-        Ok(Self { interp, ram, templates, memory, code: (0, 0), page: vec![0; PAGE as usize] })
+        Ok(Self { interp, ram, templates, memory, code: (0, 0), page: vec![0; PAGE as usize], hack: [[0; 4]; 16] })
     }
 
     /// Runs a case.
@@ -100,7 +101,7 @@ impl Interpreted {
     /// # Errors
     /// When the interpreter does something that no instruction does: halt, shut down, or end outside of a handler.
     pub fn run(&mut self, case: &Case) -> anyhow::Result<Outcome> {
-        self.lay_out(case)?;
+        self.lay_out(case)?; self.hack = case.before.ymm;
         let template = &self.templates[case.mode as usize];
         let mut state = template.clone();
         enter(&mut state, &case.before);
@@ -134,9 +135,10 @@ impl Interpreted {
         self.ram.write(self.code.0, case.code())?;
         for patch in &case.patches {
             let bytes = &patch.bytes[..usize::from(patch.length)];
-            for (at, byte) in (patch.address..).zip(bytes) {
-                self.memory[(at - BASE) as usize] = *byte;
+            if bytes.is_empty() {
+                continue;
             }
+            self.memory[(patch.address - BASE) as usize..][..bytes.len()].copy_from_slice(bytes);
             self.write_back(patch.address, bytes.len())?;
         }
         Ok(())
@@ -212,22 +214,29 @@ impl Interpreted {
         let mut gpr = after.gpr;
         // What a 16-bit stack segment leaves of RSP's upper bits is nobody's.
         gpr[4] = if mode == Mode::Protected16 { rsp & 0xffff } else { rsp };
+        let pointers = pending(after.fsw);
         let registers = Registers {
             gpr,
             rip,
             rflags,
-            fip: after.fip,
-            fdp: after.fdp,
+            fip: if pointers { after.fip } else { 0 },
+            fdp: if pointers { after.fdp } else { 0 },
             st: std::array::from_fn(|i| after.st[(top + i) & 7]),
-            ymm: std::array::from_fn(|i| [after.xmm[i] as u64, (after.xmm[i] >> 64) as u64, 0, 0]),
+            ymm: std::array::from_fn(|i| [after.xmm[i] as u64, (after.xmm[i] >> 64) as u64, self.hack[i][2], self.hack[i][3]]),
             mxcsr: after.mxcsr,
             fcw: after.fcw,
             fsw: after.fsw,
-            fop: after.fop,
+            fop: if pointers { after.fop } else { 0 },
             ftw: after.ftw,
         };
         Ok((registers, fault))
     }
+}
+
+/// Whether an x87 error waits. XSAVE and XRSTOR, through which the kernel gives and takes a case's registers, leave the
+/// last-instruction pointers out unless one does: AMD's rule (APM 2 11.4.4).
+fn pending(fsw: u16) -> bool {
+    fsw & 0x80 != 0
 }
 
 /// Puts a case's registers into a state.
@@ -235,7 +244,9 @@ fn enter(state: &mut CpuState, before: &Registers) {
     state.gpr = before.gpr;
     state.rip = before.rip;
     state.rflags = before.rflags & (STATUS | DF | AC | RF) | TF | IF | FIXED;
-    (state.fip, state.fdp, state.fop) = (before.fip, before.fdp, before.fop);
+    if pending(before.fsw) {
+        (state.fip, state.fdp, state.fop) = (before.fip, before.fdp, before.fop);
+    }
     (state.fcw, state.fsw, state.ftw, state.mxcsr) = (before.fcw, before.fsw, before.ftw, before.mxcsr);
     let top = usize::from(before.fsw >> 11 & 7);
     for (i, value) in before.st.iter().enumerate() {

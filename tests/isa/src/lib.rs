@@ -5,6 +5,11 @@
 
 pub mod arena;
 pub mod case;
+pub mod compare;
+pub mod fields;
 pub mod generate;
 pub mod interpreted;
 pub mod native;
+pub mod run;
+pub mod shrink;
+pub mod vector;

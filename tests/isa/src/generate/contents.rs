@@ -35,7 +35,9 @@ pub fn fill(case: &mut Case, i: &Instruction, places: Places, random: &mut Rando
 /// A patch of as many of the bytes as lie in data.
 fn patch(address: u64, bytes: &[u8; 64]) -> Patch {
     let Ok(address) = u32::try_from(address) else { return Patch::default() };
-    let length = (1..=64).rev().find(|n| arena::holds_data(address, *n)).unwrap_or(0);
+    let Some(length) = [64, 32, 16, 8, 4, 2, 1].into_iter().find(|n| arena::holds_data(address, *n)) else {
+        return Patch::default();
+    };
     let mut patch = Patch { address, length: length as u8, bytes: [0; 64] };
     patch.bytes[..length as usize].copy_from_slice(&bytes[..length as usize]);
     patch

@@ -73,7 +73,7 @@ impl Generator {
             _ => rip,
         };
         let instruction = decode(&case);
-        if !runs(&self.model, &instruction) {
+        if !may_run(&self.model, &instruction) {
             return None;
         }
         let places = place::place(&mut case, &instruction, target, random);
@@ -92,7 +92,7 @@ pub fn decode(case: &Case) -> Instruction {
 }
 
 /// Whether a case of this instruction may be run natively, and means the same to the model.
-fn runs(model: &CpuModel, i: &Instruction) -> bool {
+pub fn may_run(model: &CpuModel, i: &Instruction) -> bool {
     if i.is_invalid() {
         return true;
     }

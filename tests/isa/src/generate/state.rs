@@ -66,6 +66,9 @@ fn x87(r: &mut Registers, random: &mut Random) {
     for register in &mut r.st {
         *register = random.extended();
     }
+    if r.fsw & ES_AND_BUSY == 0 {
+        return;
+    }
     r.fop = random.next() as u16 & 0x7ff;
     r.fip = random.next() & 0x7fff_ffff_ffff;
     r.fdp = random.next() & 0x7fff_ffff_ffff;
