@@ -77,8 +77,8 @@ mod tests {
         for n in 0..NAMES.len() {
             set(&mut r, n, [n as u64 + 1, if n >= ST { 7 } else { 0 }, 0, 0]);
         }
-        for n in 0..NAMES.len() {
-            assert_eq!(get(&r, n)[..2], [n as u64 + 1, if n >= ST { 7 } else { 0 }], "{}", NAMES[n]);
+        for (n, name) in NAMES.iter().enumerate() {
+            assert_eq!(get(&r, n)[..2], [n as u64 + 1, if n >= ST { 7 } else { 0 }], "{name}");
         }
     }
 }

@@ -73,7 +73,6 @@ pub struct Interpreted {
     /// Where the last case's code is, and how long.
     code: (u64, usize),
     page: Vec<u8>,
-    hack: [[u64; 4]; 16],
 }
 
 impl Interpreted {
@@ -93,7 +92,7 @@ impl Interpreted {
         }
         let templates = Mode::ALL.map(template);
         let interp = Interp::new(model, ram.clone());
-        Ok(Self { interp, ram, templates, memory, code: (0, 0), page: vec![0; PAGE as usize], hack: [[0; 4]; 16] })
+        Ok(Self { interp, ram, templates, memory, code: (0, 0), page: vec![0; PAGE as usize] })
     }
 
     /// Runs a case.
@@ -101,7 +100,7 @@ impl Interpreted {
     /// # Errors
     /// When the interpreter does something that no instruction does: halt, shut down, or end outside of a handler.
     pub fn run(&mut self, case: &Case) -> anyhow::Result<Outcome> {
-        self.lay_out(case)?; self.hack = case.before.ymm;
+        self.lay_out(case)?;
         let template = &self.templates[case.mode as usize];
         let mut state = template.clone();
         enter(&mut state, &case.before);
@@ -222,7 +221,10 @@ impl Interpreted {
             fip: if pointers { after.fip } else { 0 },
             fdp: if pointers { after.fdp } else { 0 },
             st: std::array::from_fn(|i| after.st[(top + i) & 7]),
-            ymm: std::array::from_fn(|i| [after.xmm[i] as u64, (after.xmm[i] >> 64) as u64, self.hack[i][2], self.hack[i][3]]),
+            ymm: std::array::from_fn(|i| {
+                let (low, high) = (after.xmm[i], after.ymm_upper[i]);
+                [low as u64, (low >> 64) as u64, high as u64, (high >> 64) as u64]
+            }),
             mxcsr: after.mxcsr,
             fcw: after.fcw,
             fsw: after.fsw,
@@ -252,8 +254,9 @@ fn enter(state: &mut CpuState, before: &Registers) {
     for (i, value) in before.st.iter().enumerate() {
         state.st[(top + i) & 7] = *value;
     }
-    for (register, value) in state.xmm.iter_mut().zip(&before.ymm) {
-        *register = u128::from(value[1]) << 64 | u128::from(value[0]);
+    let pair = |low: u64, high: u64| u128::from(high) << 64 | u128::from(low);
+    for (n, [a, b, c, d]) in before.ymm.into_iter().enumerate() {
+        (state.xmm[n], state.ymm_upper[n]) = (pair(a, b), pair(c, d));
     }
 }
 
@@ -287,7 +290,7 @@ fn write_tables(ram: &GuestRam) -> anyhow::Result<()> {
     let entry = |table: u64, index: u64, value: u64| {
         ram.write(physical::TABLES + table * 0x1000 + index * 8, &value.to_le_bytes())
     };
-    let table = |number: u64| physical::TABLES + number * 0x1000 | TABLE;
+    let table = |number: u64| (physical::TABLES + number * 0x1000) | TABLE;
     let index = |address: u64, level: u32| address >> (12 + 9 * level) & 0x1ff;
     // Root, then three levels for the arena, three for ring 0.
     for (top, address) in [(1, u64::from(BASE)), (4, KERNEL)] {

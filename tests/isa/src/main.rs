@@ -65,9 +65,10 @@ fn main() -> Result<ExitCode> {
 }
 
 fn plan(arguments: &RunArguments) -> Result<Plan> {
-    let mnemonic = arguments.mnemonic.as_deref().map(|name| {
-        run::mnemonic(name).with_context(|| format!("there is no mnemonic '{name}'"))
-    });
+    let mnemonic = arguments
+        .mnemonic
+        .as_deref()
+        .map(|name| run::mnemonic(name).with_context(|| format!("there is no mnemonic '{name}'")));
     let modes: Vec<_> =
         Mode::ALL.into_iter().filter(|m| arguments.mode.is_none_or(|bits| bits == m.bits())).collect();
     if modes.is_empty() {
@@ -158,7 +159,9 @@ fn print(report: &Report, arguments: &RunArguments) {
         println!("lost: {why}: {text}");
     }
     if !compare::host_is_amd() {
-        println!("this CPU is of another vendor than the model: what the manuals leave to the vendor is told apart");
+        println!(
+            "this CPU is of another vendor than the model: what the manuals leave to the vendor is told apart"
+        );
     }
 }
 

@@ -142,7 +142,14 @@ impl Runner {
         Ok(report)
     }
 
-    fn judge(&mut self, case: &Case, code: Code, answer: Answer, most: usize, report: &mut Report) -> Result<()> {
+    fn judge(
+        &mut self,
+        case: &Case,
+        code: Code,
+        answer: Answer,
+        most: usize,
+        report: &mut Report,
+    ) -> Result<()> {
         report.cases += 1;
         *report.forms.entry(code as u16).or_default() += 1;
         let native = match answer {

@@ -95,7 +95,8 @@ fn outcome(text: &str, before: &Registers) -> Result<Outcome> {
     for word in text.split_whitespace() {
         if let Some((address, content)) = memory(word)? {
             let content = content.try_into();
-            let content = content.ok().with_context(|| format!("the line at {address:x} has not 64 bytes"))?;
+            let content =
+                content.ok().with_context(|| format!("the line at {address:x} has not 64 bytes"))?;
             outcome.changes.push(Line { address, bytes: content });
         } else if let Some(fault) = word.strip_prefix('#') {
             let parts: Vec<_> = fault.split(':').map(|p| u64::from_str_radix(p, 16)).collect();
@@ -134,7 +135,8 @@ fn register(registers: &mut Registers, word: &str) -> Result<()> {
     let padded = format!("{digits:0>64}");
     let mut value: Value = [0; 4];
     for (part, at) in value.iter_mut().rev().zip((0..64).step_by(16)) {
-        *part = u64::from_str_radix(&padded[at..at + 16], 16).with_context(|| format!("no number in '{word}'"))?;
+        *part = u64::from_str_radix(&padded[at..at + 16], 16)
+            .with_context(|| format!("no number in '{word}'"))?;
     }
     fields::set(registers, n, value);
     Ok(())
@@ -165,7 +167,9 @@ mod tests {
 
     #[test]
     fn what_is_no_vector_is_refused() {
-        for text in ["", "8 90", "64", "64 9", "64 90 rex=1", "64 90 rax=", "64 90 @1=0", "64 90 > #1", "64 é"] {
+        for text in
+            ["", "8 90", "64", "64 9", "64 90 rex=1", "64 90 rax=", "64 90 @1=0", "64 90 > #1", "64 é"]
+        {
             assert!(parse(text).is_err(), "{text}");
         }
     }

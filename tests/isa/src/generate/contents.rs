@@ -89,7 +89,8 @@ fn operand(case: &mut Case, i: &Instruction, random: &mut Random) -> [u8; 64] {
 /// XSAVE's header, 512 bytes behind its start, and the components in EDX:EAX: those that the model has.
 fn second(case: &mut Case, i: &Instruction, random: &mut Random) -> Option<[u8; 64]> {
     use Mnemonic as M;
-    if !matches!(i.mnemonic(), M::Xsave | M::Xsave64 | M::Xrstor | M::Xrstor64 | M::Xsaveopt | M::Xsaveopt64) {
+    if !matches!(i.mnemonic(), M::Xsave | M::Xsave64 | M::Xrstor | M::Xrstor64 | M::Xsaveopt | M::Xsaveopt64)
+    {
         return None;
     }
     case.before.gpr[0] = random.below(8);
@@ -97,7 +98,7 @@ fn second(case: &mut Case, i: &Instruction, random: &mut Random) -> Option<[u8; 
     let mut header = [0; 64];
     header[0] = random.below(8) as u8;
     if random.one_in(16) {
-        header[random.below(64) as usize] = random.next() as u8;
+        header[random.below(64) as usize] = random.bits() as u8;
     }
     Some(header)
 }

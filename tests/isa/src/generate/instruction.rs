@@ -156,12 +156,8 @@ impl Assembler {
             K::imm32 => OpKind::Immediate32,
             K::imm32sex64 => OpKind::Immediate32to64,
             K::imm64 => OpKind::Immediate64,
-            K::seg_rSI => {
-                by_address([OpKind::MemorySegSI, OpKind::MemorySegESI, OpKind::MemorySegRSI])
-            }
-            K::seg_rDI => {
-                by_address([OpKind::MemorySegDI, OpKind::MemorySegEDI, OpKind::MemorySegRDI])
-            }
+            K::seg_rSI => by_address([OpKind::MemorySegSI, OpKind::MemorySegESI, OpKind::MemorySegRSI]),
+            K::seg_rDI => by_address([OpKind::MemorySegDI, OpKind::MemorySegEDI, OpKind::MemorySegRDI]),
             K::es_rDI => {
                 // Both operands of a string instruction have one address size.
                 match (0..n).map(|k| i.op_kind(k)).find(|k| is_source(*k)) {
@@ -268,8 +264,8 @@ impl Assembler {
         } else {
             match random.below(4) {
                 0 => (0, 0),
-                1 | 2 => (random.next() as i8 as u64, 1),
-                _ => (random.next() as i32 as u64 >> random.below(2) * 12, width),
+                1 | 2 => (random.bits() as i8 as u64, 1),
+                _ => (random.bits() as i32 as u64 >> (random.below(2) * 12), width),
             }
         };
         let displacement = if size == 32 { displacement & 0xffff_ffff } else { displacement };
@@ -298,8 +294,8 @@ fn address_16(i: &mut Instruction, target: u64, random: &mut Random) {
     } else {
         match random.below(3) {
             0 => (0, 0),
-            1 => (random.next() as i8 as u64 & 0xffff, 1),
-            _ => (random.next() & 0xffff, 2),
+            1 => (random.bits() as i8 as u64 & 0xffff, 1),
+            _ => (random.bits() & 0xffff, 2),
         }
     };
     i.set_memory_displ_size(size);
@@ -331,17 +327,20 @@ fn is_source(kind: OpKind) -> bool {
 
 fn kind_is_memory(kind: OpCodeOperandKind) -> bool {
     use OpCodeOperandKind as K;
-    matches!(
-        kind,
-        K::mem | K::mem_offs | K::mem_vsib32x | K::mem_vsib64x | K::mem_vsib32y | K::mem_vsib64y
-    )
+    matches!(kind, K::mem | K::mem_offs | K::mem_vsib32x | K::mem_vsib64x | K::mem_vsib32y | K::mem_vsib64y)
 }
 
 fn kind_has_memory(kind: OpCodeOperandKind) -> bool {
     use OpCodeOperandKind as K;
     matches!(
         kind,
-        K::r8_or_mem | K::r16_or_mem | K::r32_or_mem | K::r64_or_mem | K::mm_or_mem | K::xmm_or_mem | K::ymm_or_mem
+        K::r8_or_mem
+            | K::r16_or_mem
+            | K::r32_or_mem
+            | K::r64_or_mem
+            | K::mm_or_mem
+            | K::xmm_or_mem
+            | K::ymm_or_mem
     )
 }
 

@@ -104,7 +104,8 @@ pub fn may_run(model: &CpuModel, i: &Instruction) -> bool {
 
 /// A segment register loaded from a general one gets a selector that is refused.
 fn load_selector(case: &mut Case, i: &Instruction, random: &mut Random) {
-    let loads = i.op_count() == 2 && i.op0_kind() == OpKind::Register && i.op0_register().is_segment_register();
+    let loads =
+        i.op_count() == 2 && i.op0_kind() == OpKind::Register && i.op0_register().is_segment_register();
     if loads && i.op1_kind() == OpKind::Register {
         let register = &mut case.before.gpr[i.op1_register().full_register().number()];
         *register = *register & !0xffff | u64::from(selectors::refused(random));

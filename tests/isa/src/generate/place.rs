@@ -67,17 +67,15 @@ pub fn place(case: &mut Case, i: &Instruction, operand: u64, random: &mut Random
 fn counts(case: &mut Case, i: &Instruction, random: &mut Random) {
     use Mnemonic as M;
     let repeats = i.is_string_instruction() && (i.has_rep_prefix() || i.has_repne_prefix());
-    let loops = matches!(
-        i.mnemonic(),
-        M::Loop | M::Loope | M::Loopne | M::Jcxz | M::Jecxz | M::Jrcxz
-    );
+    let loops = matches!(i.mnemonic(), M::Loop | M::Loope | M::Loopne | M::Jcxz | M::Jecxz | M::Jrcxz);
     if repeats || loops && random.one_in(2) {
         let register = random.of(&[Register::CX, Register::ECX, Register::RCX]);
         let count = random.below(4);
         case.before.gpr[1] = random.integer() & address_mask(case.mode);
         set(case, register, count, random);
     }
-    let bit_offset = matches!(i.mnemonic(), M::Bt | M::Bts | M::Btr | M::Btc) && i.op0_kind() == OpKind::Memory;
+    let bit_offset =
+        matches!(i.mnemonic(), M::Bt | M::Bts | M::Btr | M::Btc) && i.op0_kind() == OpKind::Memory;
     if bit_offset && i.op1_kind() == OpKind::Register && !random.one_in(16) {
         let offset = random.below(1024).wrapping_sub(512);
         set(case, i.op1_register(), offset, random);
@@ -113,7 +111,8 @@ fn string(case: &mut Case, register: Register, segment: Register, to: u64, rando
 fn explicit(case: &mut Case, i: &Instruction, to: u64, random: &mut Random) {
     let (base, index) = (i.memory_base(), i.memory_index());
     let scale = u64::from(i.memory_index_scale());
-    let rest = to.wrapping_sub(base_of(case.mode, i.memory_segment())).wrapping_sub(i.memory_displacement64());
+    let rest =
+        to.wrapping_sub(base_of(case.mode, i.memory_segment())).wrapping_sub(i.memory_displacement64());
     if index.is_xmm() || index.is_ymm() {
         if base != Register::None {
             set(case, base, rest, random);
@@ -154,7 +153,11 @@ fn elements(case: &mut Case, i: &Instruction, from: u64, random: &mut Random) {
         matches!(k, K::mem_vsib64x | K::mem_vsib64y)
     });
     let element = |random: &mut Random| {
-        if random.one_in(32) { random.next() } else { (from / scale).wrapping_add(random.below(64)).wrapping_sub(32) }
+        if random.one_in(32) {
+            random.bits()
+        } else {
+            (from / scale).wrapping_add(random.below(64)).wrapping_sub(32)
+        }
     };
     for part in &mut case.before.ymm[number] {
         let one = element(random);
@@ -182,6 +185,6 @@ fn set(case: &mut Case, r: Register, value: u64, random: &mut Random) {
         4 => 0xffff_ffff,
         _ => u64::MAX,
     };
-    let garbage = if random.one_in(2) { random.next() } else { 0 };
+    let garbage = if random.one_in(2) { random.bits() } else { 0 };
     case.before.gpr[number] = (value & used | garbage & !used) & address_mask(case.mode);
 }

@@ -34,7 +34,7 @@ pub fn season(bytes: &mut Vec<u8>, bits: u32, random: &mut Random) {
         _ => {
             let at = random.below(bytes.len() as u64) as usize;
             bytes[at] ^= match random.below(3) {
-                0 => random.next() as u8,
+                0 => random.bits() as u8,
                 _ => 1 << random.below(8),
             };
         }
@@ -45,9 +45,10 @@ pub fn season(bytes: &mut Vec<u8>, bits: u32, random: &mut Random) {
 fn insert(bytes: &mut Vec<u8>, bits: u32, random: &mut Random) {
     let mut prefix = random.of(&LEGACY);
     if bits == 64 && random.one_in(3) {
-        prefix = 0x40 | random.next() as u8 & 0xf;
+        prefix = 0x40 | random.bits() as u8 & 0xf;
     }
     // Mostly in front; else among the prefixes, where REX stops being one.
-    let prefixes = bytes.iter().take_while(|b| LEGACY.contains(b) || bits == 64 && **b & 0xf0 == 0x40).count();
+    let prefixes =
+        bytes.iter().take_while(|b| LEGACY.contains(b) || bits == 64 && **b & 0xf0 == 0x40).count();
     bytes.insert(random.below(prefixes as u64 + 1) as usize, prefix);
 }

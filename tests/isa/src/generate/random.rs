@@ -15,7 +15,7 @@ impl Random {
     }
 
     /// 64 random bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -24,7 +24,7 @@ impl Random {
 
     /// A number below `n`, which is not 0 and has at most 31 bits.
     pub fn below(&mut self, n: u64) -> u64 {
-        (self.next() >> 33) * n >> 31
+        ((self.bits() >> 33) * n) >> 31
     }
 
     /// True once in `n` times.

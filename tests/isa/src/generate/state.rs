@@ -22,7 +22,7 @@ pub fn registers(mode: Mode, random: &mut Random) -> Registers {
             false => 0,
         };
     }
-    r.rflags = random.next() & STATUS
+    r.rflags = random.bits() & STATUS
         | if random.one_in(4) { DF } else { 0 }
         | if random.one_in(24) { AC } else { 0 }
         | if random.one_in(16) { RF } else { 0 };
@@ -44,7 +44,7 @@ pub fn mxcsr(random: &mut Random) -> u32 {
         1 => 0x3f & !(1 << random.below(6)),
         _ => 0x3f,
     };
-    let flags = random.below(64) & random.next();
+    let flags = random.below(64) & random.bits();
     let modes = random.of(&[0, 0, 0, 0x40, 0x8000, 0x8040]);
     (masks << 7 | flags | modes | random.below(4) << 13) as u32
 }
@@ -60,7 +60,7 @@ fn x87(r: &mut Registers, random: &mut Random) {
     let infinity = if random.one_in(8) { 0x1000 } else { 0 };
     r.fcw = 0x40 | masks | precision << 8 | (random.below(4) as u16) << 10 | infinity;
     r.fsw = status_word(r.fcw, random);
-    let some = random.next() as u8;
+    let some = random.bits() as u8;
     // Most stacks are full or half full, so that most operands are there.
     r.ftw = random.of(&[0xff, 0xff, 0xff, some, some, 0x0f, 0xf0, 0]);
     for register in &mut r.st {
@@ -69,9 +69,9 @@ fn x87(r: &mut Registers, random: &mut Random) {
     if r.fsw & ES_AND_BUSY == 0 {
         return;
     }
-    r.fop = random.next() as u16 & 0x7ff;
-    r.fip = random.next() & 0x7fff_ffff_ffff;
-    r.fdp = random.next() & 0x7fff_ffff_ffff;
+    r.fop = random.bits() as u16 & 0x7ff;
+    r.fip = random.bits() & 0x7fff_ffff_ffff;
+    r.fdp = random.bits() & 0x7fff_ffff_ffff;
 }
 
 /// A status word that goes with a control word: its summary is right.
@@ -82,5 +82,5 @@ pub fn status_word(fcw: u16, random: &mut Random) -> u16 {
     let sticky = if random.one_in(6) { sticky } else { sticky & masks };
     let stack_fault = if sticky & 1 != 0 && random.one_in(2) { 0x40 } else { 0 };
     let summary = if sticky & !masks != 0 { ES_AND_BUSY } else { 0 };
-    random.next() as u16 & 0x4700 | (random.below(8) as u16) << 11 | sticky | stack_fault | summary
+    random.bits() as u16 & 0x4700 | (random.below(8) as u16) << 11 | sticky | stack_fault | summary
 }

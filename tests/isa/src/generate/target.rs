@@ -38,8 +38,8 @@ pub fn operand(mode: Mode, size: u64, random: &mut Random) -> u64 {
 fn outside(size: u64, random: &mut Random) -> u64 {
     let edge = random.of(&[1 << 47, (1 << 47) - u64::from(PAGE), 0xffff_8000_0000_0000, 0, 1 << 32]);
     match random.below(4) {
-        0 => random.next() & 0xffff_ffff_ffff | 1 << 47,
-        1 => random.next() | 0xffff_8000_0000_0000,
+        0 => random.bits() & 0xffff_ffff_ffff | 1 << 47,
+        1 => random.bits() | 0xffff_8000_0000_0000,
         _ => edge.wrapping_sub(random.below(size.max(2) + 1)),
     }
 }

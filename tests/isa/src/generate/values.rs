@@ -123,10 +123,10 @@ impl Random {
         match self.below(4) {
             0 => self.of(&INTEGERS),
             1 => self.below(64),
-            2 => self.next(),
+            2 => self.bits(),
             _ => {
                 let shift = self.below(64);
-                self.next() >> shift
+                self.bits() >> shift
             }
         }
     }
@@ -134,8 +134,8 @@ impl Random {
     /// Single precision.
     pub fn single(&mut self) -> u32 {
         match self.below(4) {
-            0 => self.next() as u32,
-            1 => (100 + self.below(60) as u32) << 23 | self.next() as u32 & 0x807f_ffff,
+            0 => self.bits() as u32,
+            1 => (100 + self.below(60) as u32) << 23 | self.bits() as u32 & 0x807f_ffff,
             _ => self.of(&SINGLES),
         }
     }
@@ -143,8 +143,8 @@ impl Random {
     /// Double precision.
     pub fn double(&mut self) -> u64 {
         match self.below(4) {
-            0 => self.next(),
-            1 => (960 + self.below(128)) << 52 | self.next() & 0x800f_ffff_ffff_ffff,
+            0 => self.bits(),
+            1 => (960 + self.below(128)) << 52 | self.bits() & 0x800f_ffff_ffff_ffff,
             _ => self.of(&DOUBLES),
         }
     }
@@ -152,7 +152,7 @@ impl Random {
     /// Half precision: every class is frequent among random ones.
     pub fn half(&mut self) -> u16 {
         match self.below(2) {
-            0 => self.next() as u16,
+            0 => self.bits() as u16,
             _ => self.of(&[0, 0x8000, 1, 0x83ff, 0x3c00, 0x7bff, 0x7c00, 0xfc00, 0x7e00, 0x7c01, 0xfdff]),
         }
     }
@@ -160,8 +160,8 @@ impl Random {
     /// Extended precision: 80 bits.
     pub fn extended(&mut self) -> u128 {
         let (high, mantissa) = match self.below(5) {
-            0 => (self.next() & 0xffff, self.next()),
-            1 | 2 => ((0x3ff0 + self.below(40)) | self.below(2) << 15, self.next() | 1 << 63),
+            0 => (self.bits() & 0xffff, self.bits()),
+            1 | 2 => ((0x3ff0 + self.below(40)) | self.below(2) << 15, self.bits() | 1 << 63),
             _ => self.of(&EXTENDEDS),
         };
         u128::from(high) << 64 | u128::from(mantissa)
@@ -178,7 +178,7 @@ impl Random {
     pub fn vector(&mut self) -> u128 {
         let pair = |a: u64, b: u64| u128::from(a) << 64 | u128::from(b);
         match self.below(6) {
-            0 => pair(self.next(), self.next()),
+            0 => pair(self.bits(), self.bits()),
             1 => pair(self.double(), self.double()),
             2 => (0..4).fold(0, |v, _| v << 32 | u128::from(self.single())),
             3 => pair(self.integer(), self.integer()),
