@@ -131,7 +131,7 @@ fn register(registers: &mut Registers, word: &str) -> Result<()> {
         Some((n, digits))
     });
     let (n, digits) = field.with_context(|| format!("'{word}' is no register"))?;
-    ensure!(digits.is_ascii() && digits.len() <= 64, "'{word}' is longer than a register");
+    ensure!(digits.is_ascii() && (1..=64).contains(&digits.len()), "'{word}' is no value of a register");
     let padded = format!("{digits:0>64}");
     let mut value: Value = [0; 4];
     for (part, at) in value.iter_mut().rev().zip((0..64).step_by(16)) {

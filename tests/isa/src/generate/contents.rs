@@ -30,6 +30,8 @@ pub fn fill(case: &mut Case, i: &Instruction, places: Places, random: &mut Rando
         let at = if i.mnemonic() == Mnemonic::Leave { case.before.gpr[5] } else { places.stack };
         case.patches[2] = patch(at, &stack(i, random));
     }
+    // Empty ones last, as a text has them.
+    case.patches.sort_by_key(|patch| patch.length == 0);
 }
 
 /// A patch of as many of the bytes as lie in data.
