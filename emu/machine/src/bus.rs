@@ -127,14 +127,11 @@ impl BusBuilder {
         self
     }
 
-    /// The finished bus; every device is reset once, at time zero.
+    /// The finished bus; every device is reset, at time zero.
     pub fn build(self) -> Bus {
         let mut bus = self.bus;
-        for id in 0..bus.devices.len() as u16 {
-            bus.call(id, VirtTime(0), |device, cx| device.reset(cx));
-        }
+        bus.reset(VirtTime(0));
         bus.outputs.clear();
-        bus.power = None;
         bus
     }
 }
@@ -200,6 +197,18 @@ impl Bus {
             id,
         };
         Some(f(device.as_mut(), &mut cx))
+    }
+
+    /// Resets every device. What the devices say to the world because of it goes out as always.
+    pub fn reset(&mut self, now: VirtTime) {
+        // The reset line is held until the wires are quiet: a chip that heard of a wire falling is reset once more.
+        for _ in 0..2 {
+            for id in 0..self.devices.len() as u16 {
+                self.call(id, now, |device, cx| device.reset(cx));
+            }
+        }
+        self.power = None;
+        self.nmi = false;
     }
 
     /// IN. Ports that nobody answers read as ones.

@@ -10,6 +10,7 @@ pub mod device;
 pub mod digest;
 pub mod machine;
 pub mod position;
+mod power_on;
 pub mod ram;
 pub mod snapshot;
 pub mod spec;

@@ -9,6 +9,7 @@ use crate::bus::{Bus, PowerEvent};
 use crate::clock::{Clock, TimeBase};
 use crate::digest::Digest;
 use crate::position::{Position, VirtTime};
+use crate::power_on::PowerOn;
 use crate::ram::GuestRam;
 use crate::vcpu::{Attention, CpuIo, EngineError, Exit, Query, Vcpu};
 use crate::world::{At, Stop, StopAt, World};
@@ -23,9 +24,11 @@ pub struct Machine {
     pub(crate) ram: Arc<GuestRam>,
     pub(crate) clock: Clock,
     pub(crate) id: u64,
+    /// What a reset starts again from; `None`: a reset ends the run.
+    power_on: Option<PowerOn>,
 }
 
-/// Why a run ended by itself.
+/// Why a run ended by itself. A machine that is [`Machine::rebooting`] ends neither by a reset nor by a triple fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Pause {
     /// A device asked for it.
@@ -61,7 +64,17 @@ impl Machine {
     /// Puts a machine together. `id` names its configuration (devices, RAM, CPU model): snapshots and logs of
     /// another `id` are refused.
     pub fn new(vcpu: Box<dyn Vcpu>, bus: Bus, ram: Arc<GuestRam>, base: TimeBase, id: u64) -> Self {
-        Self { vcpu, bus, ram, clock: Clock::new(base), id }
+        Self { vcpu, bus, ram, clock: Clock::new(base), id, power_on: None }
+    }
+
+    /// Makes a reset start the machine again as it is now: to be called at power-on, with everything loaded. Whether a
+    /// machine does so is part of its configuration.
+    ///
+    /// # Errors
+    /// Host trouble of the engine.
+    pub fn rebooting(mut self) -> Result<Self, EngineError> {
+        self.power_on = Some(PowerOn::of(self.vcpu.as_mut(), &self.ram)?);
+        Ok(self)
     }
 
     /// The configuration's name.
@@ -100,8 +113,10 @@ impl Machine {
             let at = self.at();
             self.bus.fire_timers(at.time);
             emit_all(&mut self.bus, at, world);
-            if let Some(event) = self.bus.power() {
-                return Ok(Pause::Power(event));
+            match self.bus.power() {
+                Some(PowerEvent::Reset) if self.reset()? => continue,
+                Some(event) => return Ok(Pause::Power(event)),
+                None => {}
             }
             while let Some(input) = world.poll(at)? {
                 self.bus.input(at.time, input);
@@ -119,6 +134,8 @@ impl Machine {
             }
             match exit {
                 Exit::Stop => {}
+                // The chipset of a PC answers the shutdown cycle (SDM 3A 6.15, interrupt 8) with a reset.
+                Exit::Shutdown if self.reset()? => {}
                 Exit::Shutdown => return Ok(Pause::TripleFault),
                 Exit::HaltedForGood => return Ok(Pause::Halted),
                 Exit::Halted => {
@@ -131,6 +148,16 @@ impl Machine {
                 }
             }
         }
+    }
+
+    /// A reset, if this machine starts again at one: devices, CPU and RAM are as at power-on, position and guest time go on
+    /// (TSC, PM timer and the RTC's time with them).
+    fn reset(&mut self) -> Result<bool, EngineError> {
+        let at = self.at();
+        let Some(power_on) = &self.power_on else { return Ok(false) };
+        self.bus.reset(at.time);
+        power_on.apply(at.position, self.vcpu.as_mut(), &self.ram)?;
+        Ok(true)
     }
 
     /// The digest at this boundary.

@@ -261,9 +261,17 @@ impl GuestRam {
     }
 
     fn page_digest(&self, page: u32) -> u64 {
+        self.with_page(
+            page,
+            |bytes| {
+                if is_zero(bytes) { 0 } else { xxh3_64_with_seed(bytes, u64::from(page) + 1) }
+            },
+        )
+    }
+
+    fn with_page<R>(&self, page: u32, look: impl FnOnce(&[u8]) -> R) -> R {
         // SAFETY: a page of the mapping; nothing writes to it during this call (one thread drives the machine).
-        let bytes = unsafe { std::slice::from_raw_parts(self.host_page(page), PAGE_SIZE) };
-        if bytes.iter().all(|b| *b == 0) { 0 } else { xxh3_64_with_seed(bytes, u64::from(page) + 1) }
+        look(unsafe { std::slice::from_raw_parts(self.host_page(page), PAGE_SIZE) })
     }
 
     /// Every page that is not all zeros: its index and content. For snapshots.
@@ -271,7 +279,7 @@ impl GuestRam {
         (0..self.marks.len() as u32).filter_map(|page| {
             let mut content = vec![0; PAGE_SIZE];
             self.read(self.address_of_mapped(page), &mut content).ok()?;
-            content.iter().any(|b| *b != 0).then_some((page, content))
+            (!is_zero(&content)).then_some((page, content))
         })
     }
 
@@ -283,12 +291,18 @@ impl GuestRam {
 
     /// Zeroes all RAM (a restore starts from there). An engine hears of every marked page.
     pub fn clear(&self) {
-        for (page, _) in self.used_pages().collect::<Vec<_>>() {
-            self.note_foreign_write(page);
-            // SAFETY: a whole page of the mapping.
-            unsafe { self.host_page(page).write_bytes(0, PAGE_SIZE) };
+        for page in 0..self.marks.len() as u32 {
+            if !self.with_page(page, is_zero) {
+                self.note_foreign_write(page);
+                // SAFETY: a whole page of the mapping.
+                unsafe { self.host_page(page).write_bytes(0, PAGE_SIZE) };
+            }
         }
     }
+}
+
+fn is_zero(page: &[u8]) -> bool {
+    page.iter().all(|byte| *byte == 0)
 }
 
 #[cfg(test)]

@@ -48,6 +48,8 @@ pub struct BootSpec {
     pub initrd: u128,
     /// Kernel command line.
     pub append: String,
+    /// A reset starts the machine again with the same in memory; otherwise it ends the run.
+    pub reboots: bool,
 }
 
 impl MachineSpec {

@@ -16,7 +16,7 @@ Exit codes:
   0      the guest powered off, the log was replayed to its end, or the run ended as asked
   2      bad input: options, a missing file, not a kernel, a damaged log or another machine's, a port in
          use, no peer
-  3      the guest reset itself or triple-faulted
+  3      the guest reset itself or triple-faulted, and --no-reboot is given
   4      the machine did not do what the log says
   5      the guest halted for good
   6      trouble with the host during the run

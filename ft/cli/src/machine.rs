@@ -71,7 +71,12 @@ pub fn spec(options: &MachineOptions, images: &mut Images, identify: bool) -> Re
         rtc_base,
         seed: options.seed,
         disks,
-        boot: BootSpec { kernel: image_digest(&images.kernel), initrd, append: options.append.clone() },
+        boot: BootSpec {
+            kernel: image_digest(&images.kernel),
+            initrd,
+            append: options.append.clone(),
+            reboots: !options.no_reboot,
+        },
     })
 }
 
@@ -84,10 +89,11 @@ pub fn build(spec: &MachineSpec, kernel: &[u8], initrd: &[u8]) -> Result<Machine
     let initrd = (!initrd.is_empty()).then_some(initrd);
     let state = boot::load(kernel, initrd, &spec.boot.append, machine.ram(), board::RSDP)?;
     machine.vcpu().restore(&state)?;
-    Ok(machine)
+    Ok(if spec.boot.reboots { machine.rebooting()? } else { machine })
 }
 
-/// The machine at power-on with nothing loaded: for a snapshot to be restored into.
+/// The machine at power-on with nothing loaded: for a snapshot to be restored into. A reset ends its run, since it does not have
+/// what it would start again with.
 ///
 /// # Errors
 /// A spec that this build cannot make, or no memory.

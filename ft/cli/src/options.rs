@@ -40,6 +40,9 @@ pub struct MachineOptions {
     /// 1767225600 (2026-01-01) when free
     #[arg(long, value_name = "EPOCH|utc", value_parser = rtc_base)]
     pub rtc_base: Option<RtcBase>,
+    /// A reset by the guest (also a triple fault) ends the run with exit code 3 instead of starting the guest again
+    #[arg(long)]
+    pub no_reboot: bool,
     /// Seed of all that is random by configuration, and of RDRAND and RDSEED when free
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,

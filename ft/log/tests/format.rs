@@ -20,7 +20,7 @@ fn header() -> Header {
         rtc_base: 1_700_000_000,
         seed: 7,
         disks: vec![DiskSpec { sectors: 2048, read_only: false, digest: 5 }],
-        boot: BootSpec { kernel: 1, initrd: 2, append: "console=ttyS0".into() },
+        boot: BootSpec { kernel: 1, initrd: 2, append: "console=ttyS0".into(), reboots: true },
     };
     let mut header = Header::new(machine, ClockKind::Paced);
     header.reads = vec![ReadPolicy::FromImage];

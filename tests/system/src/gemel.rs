@@ -59,6 +59,10 @@ pub fn gemel(command: &str) -> Result<Command> {
 pub fn gemel_with(command: &str, guest: &Guest) -> Result<Command> {
     let mut gemel = gemel(command)?;
     gemel.arg("-m").arg(guest.memory.to_string());
+    // A guest that panics resets: that must end the run, except where rebooting is what the guest is for.
+    if guest.name != "reboot" {
+        gemel.arg("--no-reboot");
+    }
     gemel
         .arg("--kernel")
         .arg(guest.kernel())

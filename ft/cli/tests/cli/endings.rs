@@ -40,7 +40,7 @@ fn every_ending_has_its_code_and_a_replay_agrees() {
         (RESET, 3, "reset"),
     ] {
         fs::write(at.join("kernel"), kernel(&say("hi", then))).unwrap();
-        let machine = "--kernel kernel -m 8 --clock free --serial file:out";
+        let machine = "--kernel kernel -m 8 --clock free --serial file:out --no-reboot";
         let (status, ran) = figures(at, &format!("run {machine}"));
         assert_eq!((status, ran["exit"].as_str()), (Some(code), Some(name)), "{ran}");
         assert_eq!(ran["serial_bytes"], 2);
@@ -58,6 +58,49 @@ fn every_ending_has_its_code_and_a_replay_agrees() {
             assert_eq!(ran[figure], replayed[figure], "{name}: {figure}");
         }
         assert_eq!(fs::read(at.join("again")).unwrap(), b"hi");
+    }
+}
+
+/// Counts its starts in a byte of the RTC's RAM, tells the count, and resets until the third. Halts for good where RAM is not as at
+/// power-on.
+fn start_three_times(reset: &[u8]) -> Vec<u8> {
+    let mut code = vec![0x83, 0x3d, 0, 0, 0x20, 0, 0]; // cmp dword [0x200000], 0
+    code.extend([0x74, 0x02, 0xfa, 0xf4]); // je $+2; cli; hlt
+    code.extend([0xc7, 0x05, 0, 0, 0x20, 0, 1, 0, 0, 0]); // mov dword [0x200000], 1
+    code.extend([0xb0, 0x70, 0xe6, 0x70, 0xe4, 0x71]); // mov al, 0x70; out 0x70, al; in al, 0x71
+    code.extend([0xfe, 0xc0, 0x88, 0xc3, 0xe6, 0x71]); // inc al; mov bl, al; out 0x71, al
+    code.extend([0x66, 0xba, 0xf8, 0x03, 0x04, b'0', 0xee]); // mov dx, 0x3f8; add al, '0'; out dx, al
+    code.extend([0x80, 0xfb, 3, 0x74, reset.len() as u8]); // cmp bl, 3; je past the reset
+    code.extend_from_slice(reset);
+    code.extend_from_slice(DEBUG_EXIT);
+    code
+}
+
+#[test]
+fn a_guest_that_resets_starts_again_the_same_in_every_role() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    // mov dx, 0xcf9; mov al, 6; out dx, al; jmp $
+    let reset_control = [0x66, 0xba, 0xf9, 0x0c, 0xb0, 0x06, 0xee, 0xeb, 0xfe];
+    // mov al, 3; out 0x92, al; jmp $
+    let port_a = [0xb0, 0x03, 0xe6, 0x92, 0xeb, 0xfe];
+    for reset in [RESET, TRIPLE_FAULT, &reset_control, &port_a] {
+        fs::write(at.join("kernel"), kernel(&start_three_times(reset))).unwrap();
+        let machine = "--kernel kernel -m 8 --clock free --epoch 20 --serial file:out";
+        let (status, ran) = figures(at, &format!("run {machine} --digests a"));
+        assert_eq!((status, ran["exit"].as_str()), (Some(0x43), Some("debug-exit")), "{reset:x?}: {ran}");
+        assert_eq!(fs::read(at.join("out")).unwrap(), b"123", "{reset:x?}");
+        let (status, recorded) = figures(at, &format!("record -o run.gml {machine} --digests b"));
+        assert_eq!((status, &recorded["digest"]), (Some(0x43), &ran["digest"]));
+        let (status, replayed) = figures(at, "replay run.gml --serial file:again --digests c");
+        assert_eq!((status, &replayed["digest"]), (Some(0), &ran["digest"]), "{replayed}");
+        assert_eq!(fs::read(at.join("again")).unwrap(), b"123");
+        let digests = |name: &str| fs::read_to_string(at.join(name)).unwrap();
+        assert!(digests("a").lines().count() > 2);
+        assert_eq!((digests("a"), digests("b")), (digests("b"), digests("c")));
+        let (status, ended) = figures(at, &format!("run {machine} --no-reboot"));
+        assert_eq!((status, fs::read(at.join("out")).unwrap()), (Some(3), b"1".to_vec()), "{ended}");
+        assert!(ended["instructions"].as_u64() < ran["instructions"].as_u64());
     }
 }
 
@@ -117,7 +160,7 @@ fn random_numbers_are_the_worlds_and_a_replay_has_the_same() {
     assert_eq!(run("replay run.gml"), (Some(0), digest, first.clone()));
     assert_ne!(run(&format!("record -o another.gml {machine}")).2, first);
     // The older model has neither instruction.
-    assert_eq!(run("run --kernel kernel -m 8 --clock free").0, Some(3));
+    assert_eq!(run("run --kernel kernel -m 8 --clock free --no-reboot").0, Some(3));
     let shown = gemel(at, "log show run.gml");
     assert_eq!(String::from_utf8_lossy(&shown.stdout).matches(" answer 0x").count(), 64);
 }

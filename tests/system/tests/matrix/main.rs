@@ -45,6 +45,7 @@ const GUESTS: &[(&str, &[Role])] = &[
     ("idle", &[Plain]),
     ("interact", &[Recorded, Replayed, Paired]),
     ("lines", &[Recorded, Replayed]),
+    ("reboot", &[Recorded, Replayed, Paired]),
     ("shell", &[Paired]),
     ("apps-run", &[]),
     ("apps-systemd", &[]),
