@@ -303,6 +303,12 @@ impl Cpu {
         if self.mode.code_bits == 64 { rip } else { rip & 0xffff_ffff }
     }
 
+    /// The page after a linear address; the last one is followed by the first.
+    pub fn next_page(&self, lin: u64) -> u64 {
+        let next = (lin | 0xfff).wrapping_add(1);
+        if self.is_64() { next } else { next & 0xffff_ffff }
+    }
+
     /// Where the running instruction is, for [`CpuIo`].
     pub fn at(&self, op: &Op) -> Position {
         Position { count: self.count + u64::from(self.nth), rip: self.rip_of(op), rcx: self.regs[1] }

@@ -87,8 +87,8 @@ impl Cpu {
         self.system_flags &= !RF;
         self.step_ends = false;
         let retired = self.run_block(if one { 1 } else { u64::from(u16::MAX) }, io);
-        // MOV SS holds #DB off for one instruction; the step itself is not lost (SDM 3A 6.8.3).
-        if retired && stepped && !self.step_ends {
+        // MOV SS and POP SS are not stepped (SDM 3A 6.8.3): the next instruction's step is the first.
+        if retired && stepped && !self.step_ends && self.shadow & 2 == 0 {
             self.debug_traps |= DR6_BS;
         }
         None
@@ -181,7 +181,7 @@ impl Cpu {
         if let Some((block, second)) = self.blocks.at_physical(page, offset, key) {
             let same = match second {
                 None => true,
-                Some(second) => self.fetch_page((lin | 0xfff) + 1)? == Some(second),
+                Some(second) => self.fetch_page(self.next_page(lin))? == Some(second),
             };
             // SAFETY: just found in its page.
             let bytes = u64::from(unsafe { block.as_ref() }.bytes);

@@ -90,6 +90,10 @@ impl Event {
     }
 }
 
+/// Faults on the way to one handler, after which the CPU gives up. An #AC whose own frame is misaligned raises #AC for ever: real CPUs
+/// hang there, deaf even to NMI (CVE-2015-5307), which no PC survives without a reset. Every chain that ends is shorter.
+const MOST_ATTEMPTS: u32 = 16;
+
 impl Cpu {
     /// Delivers [`Cpu::fault`], raised by the instruction at RIP.
     pub fn deliver_fault(&mut self, io: &mut dyn CpuIo) {
@@ -137,7 +141,13 @@ impl Cpu {
         self.shadow = 0;
         self.halted = false;
         self.limit = 0;
+        let mut attempts = 0;
         while self.enter(&event, self.rip, io).flatten().is_err() {
+            attempts += 1;
+            if attempts == MOST_ATTEMPTS {
+                self.shutdown = true;
+                return;
+            }
             if !event.software && has_selector_error(self.fault.vector) {
                 self.fault.error |= EXTERNAL;
             }
@@ -392,6 +402,11 @@ impl Cpu {
             self.fault.error |= EXTERNAL;
         }
         self.finish_task_switch(done?, io);
+        if how == SoftwareInterrupt::Int1 {
+            // A #DB itself: data breakpoints that MOV SS held back come with it, and not again after it.
+            let held = std::mem::take(&mut self.debug_traps);
+            self.s.dr6 |= held;
+        }
         Ok(())
     }
 

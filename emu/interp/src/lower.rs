@@ -165,9 +165,7 @@ pub(crate) fn decode(cpu: &mut Cpu, rip: u64, lin: u64, page: u32) -> R<Decoded>
 
 /// The instruction at `lin` reaches into the next page: a block of its own.
 fn decode_across(cpu: &mut Cpu, rip: u64, lin: u64, bytes: &mut [u8], len: usize) -> R<Decoded> {
-    let next = (lin | 0xfff).wrapping_add(1);
-    let next = if cpu.is_64() { next } else { next & 0xffff_ffff };
-    let Some(second) = cpu.fetch_page(next)? else {
+    let Some(second) = cpu.fetch_page(cpu.next_page(lin))? else {
         return cpu.undefined();
     };
     let mut more = LONGEST;
@@ -431,6 +429,7 @@ pub fn offered(model: &CpuModel, code: Code) -> bool {
         | C::TSC
         | C::SEP
         | C::PREFETCHW
+        | C::RDPMC
         | C::UDBG
         | C::CET_IBT
         | C::CET_SS => true,

@@ -26,6 +26,10 @@ const SILENT: &[(u32, &str)] = &[
     (0xc001_001d, "top of memory above 4 GiB"),
 ];
 
+/// Event selects and counters that every AMD64 processor has (APM 2 13.2.1). Nothing counts here: they read as zero, which tells a
+/// kernel that looks for them that they are of no use.
+const PERFORMANCE: std::ops::RangeInclusive<u32> = 0xc001_0000..=0xc001_0007;
+
 /// Eight variable ranges, fixed ranges, write combining.
 const MTRR_CAPABILITIES: u64 = 8 | 1 << 8 | 1 << 10;
 /// Bits of MTRR_DEF_TYPE: type, fixed enable, enable.
@@ -214,5 +218,5 @@ impl Cpu {
 }
 
 fn is_silent(number: u32) -> bool {
-    SILENT.iter().any(|(n, _)| *n == number)
+    PERFORMANCE.contains(&number) || SILENT.iter().any(|(n, _)| *n == number)
 }

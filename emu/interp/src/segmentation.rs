@@ -248,9 +248,10 @@ impl Cpu {
         for index in [ES, DS, FS, GS] {
             let s = self.s.seg[index];
             let conforming = s.has(attr::CODE | attr::DOWN_CONFORMING);
-            // A null FS or GS keeps the base that WRMSR gave it.
+            // FS and GS keep their bases, those of null selectors and these: kernels that find their own data through GS return
+            // to user mode with a kernel's selector in it.
             if s.has(attr::P) && s.dpl() < self.s.cpl && !conforming {
-                self.s.seg[index] = null_segment(0);
+                self.s.seg[index] = Segment { base: s.base, ..null_segment(0) };
             }
         }
         self.mode_changed();

@@ -8,7 +8,7 @@ use crate::lower::Form;
 use crate::op::{Handler, Op};
 use gemel_machine::CpuIo;
 use gemel_x86::Segment;
-use gemel_x86::control::EFER_SCE;
+use gemel_x86::control::{DR6_BS, EFER_SCE};
 use gemel_x86::flags::{DEFINED, IF, RF, VM};
 use gemel_x86::segment::{GS, SS, attr};
 use iced_x86::Code;
@@ -98,6 +98,11 @@ fn leave<const WIDE: bool>(cpu: &mut Cpu, _: &Op, _: &mut dyn CpuIo) -> R {
         cpu.set_rflags(cpu.regs[11] & DEFINED & !(RF | VM));
     } else {
         cpu.set_rflags(cpu.rflags() | IF);
+    }
+    // Unlike POPF and IRET, the TF that counts is the one at the end: a step trap comes at once, or not at all.
+    cpu.step_ends = true;
+    if cpu.single_steps() {
+        cpu.debug_traps |= DR6_BS;
     }
     cpu.s.seg[SS].selector = base.wrapping_add(8) | 3;
     cpu.set_code(code, 3, rip);

@@ -8,7 +8,7 @@ use crate::fault::R;
 use crate::lower::Form;
 use crate::op::{Handler, Op};
 use gemel_machine::{CpuIo, Query};
-use gemel_x86::control::{CR4_OSXSAVE, CR4_TSD, XCR0_AVX, XCR0_SSE, XCR0_X87};
+use gemel_x86::control::{CR4_OSXSAVE, CR4_PCE, CR4_TSD, XCR0_AVX, XCR0_SSE, XCR0_X87};
 use gemel_x86::flags::AC;
 use gemel_x86::{Feature, msr};
 
@@ -59,9 +59,16 @@ pub fn rdtscp(_: &Form) -> Option<Handler> {
     })
 }
 
-/// RDPMC: the model has no counters.
+/// RDPMC: four counters that count nothing, as their MSRs do (APM 3 RDPMC).
 pub fn rdpmc(_: &Form) -> Option<Handler> {
-    Some(|cpu, _, _| cpu.general_protection(0))
+    Some(|cpu, _, _| {
+        let allowed = cpu.s.cpl == 0 || cpu.s.cr4 & CR4_PCE != 0;
+        if !allowed || cpu.regs[1] as u32 > 3 {
+            return cpu.general_protection(0);
+        }
+        cpu.put_pair(0);
+        Ok(())
+    })
 }
 
 /// RDMSR.

@@ -43,6 +43,34 @@ fn mov_ss_holds_the_step_back() {
     assert_eq!((g.vector(), g.frame::<4>(1)), (1, vec![CODE + 3]));
 }
 
+/// The instruction after MOV SS is the first to be stepped; when it is an INT1 or an INT n, there is no step at all before its handler.
+#[test]
+fn mov_ss_is_not_stepped() {
+    for (code, vector, length) in [(&[0xf1][..], 1, 1), (&[0xcd, 0x30], 0x30, 2)] {
+        let mut g = Guest::protected(0);
+        g.state.rflags |= TF;
+        g.state.gpr[0] = DATA0.into();
+        g.run(&[&[0x8e, 0xd0], code, &[0x90]].concat());
+        assert_eq!((g.vector(), g.frame::<4>(1)), (vector, vec![CODE + 2 + length]), "{code:x?}");
+        assert_eq!(g.state.dr6, DR6_FIXED, "{code:x?}");
+    }
+}
+
+/// A data breakpoint that MOV SS held back: INT1 takes it along into its own #DB; after INT n it comes before the handler's first
+/// instruction (SDM 3A 6.8.3; the trap that CVE-2018-8897 is about).
+#[test]
+fn a_data_breakpoint_behind_mov_ss() {
+    for (code, words) in [(&[0xf1][..], 3), (&[0xcd, 0x30], 6)] {
+        let mut g = Guest::protected(0);
+        g.poke16(0x8000, DATA0);
+        g.state.gpr[3] = 0x8000;
+        (g.state.dr[0], g.state.dr7) = (0x8000, DR7_FIXED | 1 | 0b0111 << 16);
+        g.run(&[&[0x8e, 0x13], code].concat()); // mov ss, [ebx]
+        assert_eq!((g.vector(), g.state.dr6), (1, DR6_FIXED | 1), "{code:x?}");
+        assert_eq!((STACK - g.state.gpr[4]) / 4, words, "{code:x?}: words on the stack");
+    }
+}
+
 /// An instruction breakpoint is a fault before the instruction; RF lets it pass once.
 #[test]
 fn instruction_breakpoint_and_rf() {

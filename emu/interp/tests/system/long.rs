@@ -147,6 +147,22 @@ fn syscall_and_sysret() {
     assert_eq!(g.frame::<8>(5)[4], u64::from(CODE3 - 16 + 8) | 3);
 }
 
+/// SYSRET into TF traps at once, not after the next instruction as IRET does; out of TF it does not trap at all.
+#[test]
+fn sysret_and_single_step() {
+    for (before, after, traps) in [(0, TF, true), (TF, TF, true), (TF, 0, false), (0, 0, false)] {
+        let mut g = Guest::long(0);
+        g.state.star = u64::from(CODE3 - 16) << 48;
+        g.state.gpr[1] = CODE + 0x100;
+        g.state.gpr[11] = FIXED | after;
+        g.state.rflags |= before;
+        g.poke(CODE + 0x100, &[0x0f, 0x0b]);
+        g.run(&[0x48, 0x0f, 0x07]);
+        assert_eq!(g.vector(), if traps { 1 } else { 6 }, "{before:#x} to {after:#x}");
+        assert_eq!(g.frame::<8>(1), [CODE + 0x100]);
+    }
+}
+
 #[test]
 fn syscall_refuses() {
     let mut g = Guest::long(3);
@@ -200,14 +216,16 @@ fn iretq() {
 
     let mut g = Guest::long(0);
     g.state.seg[FS] = Segment { base: 0x1234_5678_9000, ..Segment::default() };
+    g.state.seg[GS].base = 0x9876_5432_1000;
     push_frame(&mut g, [CODE + 0x100, CODE3.into(), FIXED | IF, 0x8888, DATA3.into()]);
     g.poke(g.state.rip, IRETQ);
     g.run_for(1);
     assert_eq!((g.state.rip, g.state.gpr[4], g.state.cpl), (CODE + 0x100, 0x8888, 3));
     assert_eq!(g.state.rflags, FIXED | IF);
-    // Ring 0's data segment is gone; a null FS keeps its base.
+    // Ring 0's data segments are gone; FS and GS keep their bases, whatever their selectors were.
     assert_eq!((g.selector(DS), g.state.seg[DS].attr), (0, 0));
-    assert_eq!(g.state.seg[FS].base, 0x1234_5678_9000);
+    assert_eq!((g.selector(GS), g.state.seg[GS].attr), (0, 0));
+    assert_eq!((g.state.seg[FS].base, g.state.seg[GS].base), (0x1234_5678_9000, 0x9876_5432_1000));
 
     // To 32-bit code: EIP and ESP count.
     let mut g = Guest::long(0);
@@ -218,6 +236,30 @@ fn iretq() {
     g.run(IRETQ);
     assert_eq!((g.vector(), g.state.gpr[0]), (0x30, 0));
     assert_eq!(g.frame::<8>(5), [CODE + 0x108, (FREE | 3).into(), FIXED | 0x44, 0x8888, DATA3.into()]);
+}
+
+/// An instruction may begin in the last page of the linear address space and end in the first, also when its block is
+/// known from another address already.
+#[test]
+fn code_across_the_end_of_the_address_space() {
+    let mut g = Guest::long(0);
+    const TABLES: u64 = 0x2_0000;
+    const LAST: u64 = 0x3_0000;
+    g.poke64(0x1_0000 + 8 * 511, TABLES | 7);
+    for level in 0..2 {
+        g.poke64(TABLES + 0x1000 * level + 8 * 511, (TABLES + 0x1000 * (level + 1)) | 7);
+    }
+    g.poke64(TABLES + 0x2000 + 8 * 511, LAST | 7);
+    // The page after LAST's identity mapping is the first one too.
+    g.poke64(0x1_3000 + 8 * (LAST / 0x1000 + 1), 7);
+    g.poke(LAST + 0xffe, &[0x48, 0xff]); // inc rax ...
+    g.poke(0, &[0xc0, 0xff, 0xe3]); // jmp rbx
+    g.poke(CODE, &[0xf4]);
+    g.state.gpr[0] = 0;
+    g.state.gpr[3] = u64::MAX - 1;
+    g.state.rip = LAST + 0xffe;
+    g.run_for(3);
+    assert_eq!((g.state.gpr[0], g.state.rip), (2, 1));
 }
 
 #[test]

@@ -3,7 +3,8 @@
 use crate::board::*;
 use gemel_machine::Exit;
 use gemel_x86::TableRegister;
-use gemel_x86::flags::{FIXED, IF, IOPL, NT, RF, ZF};
+use gemel_x86::control::CR0_AM;
+use gemel_x86::flags::{AC, FIXED, IF, IOPL, NT, RF, ZF};
 use gemel_x86::segment::{CS, DS, ES, FS, GS, SS};
 
 const USER_STACK: u64 = STACK;
@@ -541,4 +542,21 @@ fn no_idt_is_a_triple_fault() {
     g.state.idtr = TableRegister { base: 0, limit: 0 };
     g.run(&[0x0f, 0x0b]);
     assert_eq!(g.exit, Some(Exit::Shutdown));
+}
+
+/// An #AC whose frame is misaligned too raises #AC for ever (CVE-2015-5307): the machine shuts down instead of hanging.
+#[test]
+fn an_alignment_check_that_cannot_be_delivered() {
+    let mut g = Guest::protected(3);
+    g.set_gate(17, gate(14, 0, CODE3, HANDLERS, 0));
+    g.state.cr0 |= CR0_AM;
+    g.state.rflags |= AC;
+    g.state.gpr[4] = STACK - 2;
+    g.run(&[0xa1, 1, 0, 0, 0]); // mov eax, [1]
+    assert_eq!(g.exit, Some(Exit::Shutdown));
+    g.state.gpr[4] = STACK;
+    g.state.rip = CODE;
+    // On an aligned stack it is delivered, and the handler's HLT is not for ring 3.
+    g.run(&[0xa1, 1, 0, 0, 0]);
+    assert_eq!((g.vector(), g.frame::<4>(2)), (13, vec![0, HANDLERS]));
 }

@@ -224,8 +224,24 @@ fn model_specific_registers() {
     assert_eq!(wrmsr(0x1234_5678, 0).1, Some(13));
     assert_eq!(rdmsr(Guest::long(0), 0x1234_5678), None);
     assert_eq!(rdmsr(Guest::long(0), msr::HWCR), Some(0));
+    // Performance counters are there and count nothing (APM 2 13.2.1).
+    let (g, fault) = wrmsr(0xc001_0004, 0x1234);
+    assert_eq!((fault, rdmsr(g, 0xc001_0004)), (None, Some(0)));
     let (g, _) = wrmsr(msr::FS_BASE, 0x8000);
     assert_eq!((g.state.seg[FS].base, g.state.seg[GS].base), (0x8000, 0));
+}
+
+/// RDPMC is for ring 0, or everybody under PCE; there are four counters (APM 3 RDPMC).
+#[test]
+fn performance_counters() {
+    for (ring, cr4, counter, fault) in
+        [(0, 0, 3, None), (3, 0, 0, Some(13)), (3, CR4_PCE, 0, None), (0, CR4_PCE, 4, Some(13))]
+    {
+        let mut g = Guest::long(ring);
+        g.state.cr4 |= cr4;
+        g.state.gpr[1] = counter;
+        assert_eq!(one(g, &[0x0f, 0x33]).1, fault, "ring {ring}, counter {counter}");
+    }
 }
 
 /// The TSC is the machine's plus an offset that WRMSR moves; the deadline's unit is the guest's TSC.
