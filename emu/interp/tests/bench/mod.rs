@@ -291,6 +291,11 @@ impl Guest {
         Self { interp, ram, state }
     }
 
+    /// The state after a run.
+    pub fn interp_state(&mut self) -> CpuState {
+        self.interp.save().unwrap()
+    }
+
     /// Runs the instruction. False when it did not retire.
     pub fn run(&mut self, bytes: &[u8], bench: &mut Bench) -> bool {
         self.run_or_fault(bytes, bench) == Ended::Retired

@@ -145,6 +145,12 @@ impl Guest {
         Self { interp, ram, state, outside, exit: None }
     }
 
+    /// The same on another CPU.
+    pub fn with_model(mut self, model: CpuModel) -> Self {
+        self.interp = Interp::new(model, self.ram.clone());
+        self
+    }
+
     /// Real mode, all segments zero, vector table at zero; every vector leads to its handler.
     pub fn real() -> Self {
         let mut g = Self::new();

@@ -1,10 +1,10 @@
 //! Virtual-8086 mode: the way in, the way out, and what IOPL and VME allow inside (SDM 3B 20.2, 20.3).
 
 use crate::board::*;
-use gemel_x86::Segment;
-use gemel_x86::control::CR4_VME;
+use gemel_x86::control::{CR4_OSXSAVE, CR4_VME};
 use gemel_x86::flags::{FIXED, IF, IOPL, RF, VIF, VM};
-use gemel_x86::segment::{CS, DS, ES, FS, GS, SS};
+use gemel_x86::segment::{CS, DS, ES, FS, GS, SS, attr};
+use gemel_x86::{CpuModel, Segment};
 
 fn guest(iopl: u64) -> Guest {
     let mut g = Guest::protected(3);
@@ -106,4 +106,32 @@ fn iret_into_virtual_8086_mode() {
     assert_eq!(g.state.rflags, FIXED | VM | IF | IOPL);
     assert_eq!(g.selectors(), [0x11, 0x400, 0x10, 0x12, 0x13, 0x14]);
     assert_eq!((g.state.seg[ES].base, g.state.seg[ES].limit, g.state.seg[ES].attr), (0x110, 0xffff, 0xf3));
+}
+
+/// SDM 2A 2.3.1: VEX encodings are #UD in real and virtual-8086 mode, where C4 and C5 load segments from memory, and instructions in
+/// 16-bit protected mode.
+#[test]
+fn vex_needs_protected_mode() {
+    const VADDPS: &[u8] = &[0xc5, 0xf8, 0x58, 0xc2];
+    const LDS: &[u8] = &[0xc5, 0x06, 0x00, 0x70]; // lds ax, [0x7000]
+    let ready = |g: Guest| {
+        let mut g = g.with_model(CpuModel::x86_64_v3());
+        g.state.cr4 |= CR4_OSXSAVE;
+        g.state.xcr0 = 7;
+        g
+    };
+    for make in [Guest::real, || guest(IOPL)] {
+        let mut g = ready(make());
+        g.run(VADDPS);
+        assert_eq!((g.vector(), g.frame::<2>(1)[0] & 0xffff), (6, CODE));
+        let mut g = ready(make());
+        g.poke(CODE, LDS);
+        g.run_for(1);
+        assert_eq!(g.state.rip, CODE + 4);
+    }
+    let mut g = ready(Guest::protected(0));
+    g.state.seg[CS].attr &= !attr::DB;
+    g.poke(CODE, VADDPS);
+    g.run_for(1);
+    assert_eq!(g.state.rip, CODE + 4);
 }
