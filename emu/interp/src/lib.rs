@@ -23,6 +23,8 @@ mod stack;
 mod task;
 mod thunk;
 
+pub use thunk::missing_on_host;
+
 use cpu::Cpu;
 use gemel_machine::{CpuIo, EngineError, Exit, GuestRam, Position, Vcpu};
 use gemel_x86::{CpuModel, CpuState};

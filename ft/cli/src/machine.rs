@@ -3,10 +3,10 @@
 //! Not responsible for: any of the parts.
 
 use crate::options::{Clock, MachineOptions, RtcBase};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use gemel_devices::{board, boot};
 use gemel_host::{Disks, DriveSpec};
-use gemel_interp::Interp;
+use gemel_interp::{Interp, missing_on_host};
 use gemel_machine::{BootSpec, DiskSpec, GuestRam, Machine, MachineSpec, TimeBase, image_digest};
 use gemel_x86::CpuModel;
 use std::path::Path;
@@ -83,7 +83,7 @@ pub fn spec(options: &MachineOptions, images: &mut Images, identify: bool) -> Re
 /// The machine at power-on, with the kernel loaded.
 ///
 /// # Errors
-/// A spec that this build cannot make, no memory, or a file that is not a kernel.
+/// A spec that this build or this host cannot make, no memory, or a file that is not a kernel.
 pub fn build(spec: &MachineSpec, kernel: &[u8], initrd: &[u8]) -> Result<Machine> {
     let mut machine = bare(spec)?;
     let initrd = (!initrd.is_empty()).then_some(initrd);
@@ -99,6 +99,14 @@ pub fn build(spec: &MachineSpec, kernel: &[u8], initrd: &[u8]) -> Result<Machine
 /// A spec that this build cannot make, or no memory.
 pub fn bare(spec: &MachineSpec) -> Result<Machine> {
     let model = CpuModel::parse(&spec.cpu).map_err(anyhow::Error::msg)?;
+    if let Some(feature) = missing_on_host(&model) {
+        bail!(
+            "CPU model {} needs {feature}, which this host's CPU lacks: choose another with --cpu, or leave the feature out \
+             as in --cpu {},-{feature}",
+            spec.cpu,
+            spec.cpu
+        );
+    }
     let ram = Arc::new(GuestRam::new(spec.ram)?);
     let bus = board::build(spec, &model, Arc::clone(&ram))?;
     let vcpu = Interp::new(model, Arc::clone(&ram));

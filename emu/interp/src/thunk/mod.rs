@@ -13,6 +13,7 @@ compile_error!(
     "gemel-interp runs the guest's SIMD and x87 arithmetic on the host's own units: it needs an x86-64 Linux host"
 );
 
+mod host;
 mod mmx;
 mod simd;
 mod table;
@@ -20,6 +21,7 @@ mod vex;
 mod x87;
 mod x87_plan;
 
+pub use host::missing_on_host;
 pub(crate) use mmx::{MmxThunk, mmx, mmx_float};
 pub(crate) use simd::{Regs, SimdThunk, general, general_float, packed, packed_float};
 pub(crate) use table::Shape;
