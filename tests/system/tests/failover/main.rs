@@ -1,19 +1,21 @@
 //! A guest on two processes, and one of them dies, or is thought to have died, at a random moment.
 //!
-//!     cargo test -p gemel-system-tests --test failover -- --kills 50 --stops 20 --secondary-kills 20
+//!     cargo test -p gemel-system-tests --test failover -- --kills 50 --stops 20 --secondary-kills 20 --disk-kills 20
 //!
 //! prints the whole matrix's figures; without arguments a few of each kind run. Every trial checks that no line of the guest and
-//! no typed line was lost, repeated or changed, and that a replay of the survivor's log prints byte for byte what the console
-//! showed. `--seed` gives the same moments again, as far as the host's scheduling allows.
+//! no typed line was lost, repeated or changed, or under disk load that the survivor's image has every block, and that a replay
+//! of the survivor's log prints byte for byte what the console showed. `--seed` gives the same moments again, as far as the host's scheduling allows.
 
 #![allow(clippy::unwrap_used)] // a harness that cannot do its work has failed
 
 mod console;
+mod disk;
 mod judge;
 mod trial;
 
 use anyhow::Result;
 use clap::Parser;
+use disk::DiskTrial;
 use gemel_system_tests::guest::Guest;
 use std::process::ExitCode;
 use trial::{Fault, Outcome, Trial};
@@ -29,6 +31,9 @@ struct Args {
     /// Secondaries that get a SIGKILL
     #[arg(long, default_value_t = 2)]
     secondary_kills: u32,
+    /// Primaries that get a SIGKILL while their guest writes to its disk
+    #[arg(long, default_value_t = 2)]
+    disk_kills: u32,
     /// Where the random moments come from
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -68,44 +73,52 @@ fn table(what: &str, outcomes: &[Outcome]) {
     figures("execution lag at the claim", |o| o.lag);
 }
 
+/// Makes `count` trials with seeds of their own and prints their figures. Returns how many failed.
+fn series(what: &str, count: u32, first_seed: u64, trial: impl Fn(u64) -> Result<Outcome>) -> u32 {
+    let (mut outcomes, mut failed) = (Vec::new(), 0);
+    // A trial that a busy host spoils is checked like any other, and another one takes its place, within bounds.
+    let mut left = count;
+    for seed in (first_seed..).take(2 * count as usize) {
+        if left == 0 {
+            break;
+        }
+        match trial(seed) {
+            Ok(outcome) => {
+                left -= u32::from(!outcome.early);
+                outcomes.push(outcome);
+            }
+            Err(error) => {
+                left -= 1;
+                failed += 1;
+                println!("FAILED: {what}, seed {seed}: {error:#}");
+            }
+        }
+    }
+    if !outcomes.is_empty() {
+        table(what, &outcomes);
+    }
+    if left > 0 {
+        failed += left;
+        println!("FAILED: {what}: the host is too busy, {left} trials could not be made");
+    }
+    failed
+}
+
 fn run(args: &Args) -> Result<u32> {
-    let guest = Guest::obtain("lines")?;
+    let (lines, blocks) = (Guest::obtain("lines")?, Guest::obtain("blocks")?);
+    let seed = args.seed.wrapping_mul(1_000_003);
     let mut failed = 0;
-    let mut number = 0;
-    for (what, fault, count) in [
+    for (kind, (what, fault, count)) in (0..).zip([
         ("primary killed", Fault::KillPrimary, args.kills),
         ("primary stopped and resumed", Fault::StopPrimary, args.stops),
         ("secondary killed", Fault::KillSecondary, args.secondary_kills),
-    ] {
-        let mut outcomes = Vec::new();
-        // A trial that a busy host spoils is checked like any other, and another one takes its place, within bounds.
-        let mut left = count;
-        for _ in 0..2 * count {
-            if left == 0 {
-                break;
-            }
-            number += 1;
-            let trial = Trial { guest: &guest, fault, seed: args.seed.wrapping_mul(1_000_003) + number };
-            match trial.run() {
-                Ok(outcome) => {
-                    left -= u32::from(!outcome.early);
-                    outcomes.push(outcome);
-                }
-                Err(error) => {
-                    left -= 1;
-                    failed += 1;
-                    println!("FAILED: {what}, seed {}: {error:#}", trial.seed);
-                }
-            }
-        }
-        if !outcomes.is_empty() {
-            table(what, &outcomes);
-        }
-        if left > 0 {
-            failed += left;
-            println!("FAILED: {what}: the host is too busy, {left} trials could not be made");
-        }
+    ]) {
+        let trial = |seed| Trial { guest: &lines, fault, seed }.run();
+        failed += series(what, count, seed.wrapping_add(kind << 16), trial);
     }
+    let trial = |seed| DiskTrial { guest: &blocks, seed }.run();
+    failed +=
+        series("primary killed while its guest writes", args.disk_kills, seed.wrapping_add(3 << 16), trial);
     Ok(failed)
 }
 

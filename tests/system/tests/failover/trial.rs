@@ -11,14 +11,15 @@ use rustix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 /// A whole trial on a busy host; booting alone takes seconds.
 const LIMIT: Duration = Duration::from_secs(240);
-const BOOT: Duration = Duration::from_secs(120);
+pub const BOOT: Duration = Duration::from_secs(120);
 /// For what should take milliseconds.
-const SOON: Duration = Duration::from_secs(30);
+pub const SOON: Duration = Duration::from_secs(30);
 /// The exit code of a side that lost the epoch.
 const LOST: i32 = 7;
 
@@ -47,10 +48,10 @@ pub struct Outcome {
 }
 
 /// splitmix64.
-struct Dice(u64);
+pub struct Dice(pub u64);
 
 impl Dice {
-    fn between(&mut self, low: u64, high: u64) -> u64 {
+    pub fn between(&mut self, low: u64, high: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -59,7 +60,7 @@ impl Dice {
 }
 
 /// The host's monotonic clock, as the product tells it.
-fn now() -> u64 {
+pub fn now() -> u64 {
     let time = clock_gettime(ClockId::Monotonic);
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
@@ -69,46 +70,65 @@ fn signal(process: &Bounded, signal: Signal) -> Result<()> {
     Ok(kill_process(pid, signal)?)
 }
 
+/// Plays something in a folder of its own, which stays where it fails: whoever looks for the reason needs the logs.
+pub fn in_folder(play: impl FnOnce(&Path) -> Result<Outcome>) -> Result<Outcome> {
+    let folder = tempfile::tempdir()?;
+    let result = play(folder.path());
+    if result.is_err() {
+        let kept = folder.keep();
+        return result.with_context(|| format!("logs are in {}", kept.display()));
+    }
+    result
+}
+
+/// One side's command line, but for the address of the link.
+pub fn side(folder: &Path, role: &str, guest: &Guest, fault: Fault) -> Result<Command> {
+    let mut command = gemel_with(role, guest)?;
+    command.args(["--vm", "trial", "--arbiter"]).arg(folder.join("arbiter"));
+    command.arg("--console").arg(format!("unix:{}", folder.join(role).display()));
+    command.arg("--log").arg(folder.join(format!("{role}.log")));
+    // Only a stopped side is told by its silence; a busy host must not silence one that is to be killed.
+    if fault != Fault::StopPrimary {
+        command.args(["--silence", "1000", "--drop", "2000"]);
+    }
+    command.arg(format!("--json={}", folder.join(format!("{role}.json")).display()));
+    Ok(command)
+}
+
+/// Starts a primary and waits until it says where it listens.
+pub fn primary(command: &mut Command) -> Result<(Bounded, String)> {
+    let primary = Bounded::start(command.args(["--listen", "127.0.0.1:0"]), LIMIT)?;
+    let deadline = Instant::now() + SOON;
+    loop {
+        if let Some((_, rest)) = primary.printed().1.split_once("waiting for a secondary on ") {
+            return Ok((primary, rest.trim().to_owned()));
+        }
+        ensure!(Instant::now() < deadline, "the primary does not start: {}", primary.printed().1);
+        sleep(Duration::from_millis(5));
+    }
+}
+
+/// Starts a secondary.
+pub fn secondary(command: &mut Command, address: &str) -> Result<Bounded> {
+    Bounded::start(command.args(["--connect", address]), LIMIT)
+}
+
+/// Where the console finds the sides.
+pub fn places(folder: &Path) -> [String; 2] {
+    ["primary", "secondary"].map(|role| format!("unix:{}", folder.join(role).display()))
+}
+
 impl Trial<'_> {
     pub fn run(&self) -> Result<Outcome> {
         judge::prove();
-        let folder = tempfile::tempdir()?;
-        let result = self.play(folder.path());
-        if result.is_err() {
-            // Whoever looks for the reason needs the logs.
-            let kept = folder.keep();
-            return result.with_context(|| format!("logs are in {}", kept.display()));
-        }
-        result
-    }
-
-    fn side(&self, folder: &Path, role: &str, place: [&str; 2]) -> Result<Bounded> {
-        let mut command = gemel_with(role, self.guest)?;
-        command.args(place).args(["--vm", "trial", "--arbiter"]).arg(folder.join("arbiter"));
-        command.arg("--console").arg(format!("unix:{}", folder.join(role).display()));
-        command.arg("--log").arg(folder.join(format!("{role}.log")));
-        // Only a stopped side is told by its silence; a busy host must not silence one that is to be killed.
-        if self.fault != Fault::StopPrimary {
-            command.args(["--silence", "1000", "--drop", "2000"]);
-        }
-        command.arg(format!("--json={}", folder.join(format!("{role}.json")).display()));
-        Bounded::start(&mut command, LIMIT)
+        in_folder(|folder| self.play(folder))
     }
 
     fn play(&self, folder: &Path) -> Result<Outcome> {
         let mut dice = Dice(self.seed);
-        let mut primary = self.side(folder, "primary", ["--listen", "127.0.0.1:0"])?;
-        let deadline = Instant::now() + SOON;
-        let address = loop {
-            if let Some((_, rest)) = primary.printed().1.split_once("waiting for a secondary on ") {
-                break rest.trim().to_owned();
-            }
-            ensure!(Instant::now() < deadline, "the primary does not start: {}", primary.printed().1);
-            sleep(Duration::from_millis(5));
-        };
-        let mut secondary = self.side(folder, "secondary", ["--connect", &address])?;
-        let place = |role: &str| format!("unix:{}", folder.join(role).display());
-        let mut console = Console::start(folder, [&place("primary"), &place("secondary")])?;
+        let (mut primary, address) = primary(&mut side(folder, "primary", self.guest, self.fault)?)?;
+        let mut secondary = secondary(&mut side(folder, "secondary", self.guest, self.fault)?, &address)?;
+        let mut console = Console::start(folder, places(folder).each_ref().map(String::as_str))?;
         console.wait_for("@READY lines", BOOT)?;
 
         let mut typed = Vec::new();
@@ -141,13 +161,13 @@ impl Trial<'_> {
         let killed = early.is_none() && self.fault != Fault::StopPrimary;
         let status = other.finish()?.status;
         ensure!(killed || status.code() == Some(LOST), "the side that lost the epoch ended with {status}");
-        self.replay(folder, role, &shown)?;
+        replay(folder, role, &shown)?;
         if early.is_some() {
             return Ok(Outcome { early: true, ..Outcome::default() });
         }
         let expected = if self.fault == Fault::KillSecondary { "primary" } else { "secondary" };
         ensure!(role == expected, "the {role} survived");
-        self.outcome(folder, role, fault, &console.events()?)
+        outcome(folder, role, fault, &console.events()?)
     }
 
     /// Types numbered lines at random intervals, for a random while (ms).
@@ -167,38 +187,38 @@ impl Trial<'_> {
         }
         Ok(())
     }
+}
 
-    /// The oracle: the survivor's own log, replayed, prints what the console showed.
-    fn replay(&self, folder: &Path, survivor: &str, shown: &[u8]) -> Result<()> {
-        let serial = folder.join("replayed");
-        let mut command = gemel("replay")?;
-        command.arg(folder.join(format!("{survivor}.log")));
-        command.arg("--serial").arg(format!("file:{}", serial.display()));
-        child::run(&mut command, LIMIT).context("the survivor's log")?;
-        let replayed = fs::read(serial)?;
-        if replayed != shown {
-            let same = replayed.iter().zip(shown).take_while(|(a, b)| a == b).count();
-            bail!(
-                "the console showed {} bytes, the replay of the survivor's log {}; they differ from byte {same} on",
-                shown.len(),
-                replayed.len()
-            );
-        }
-        Ok(())
+/// The oracle: the survivor's own log, replayed, prints what the console showed.
+pub fn replay(folder: &Path, survivor: &str, shown: &[u8]) -> Result<()> {
+    let serial = folder.join("replayed");
+    let mut command = gemel("replay")?;
+    command.arg(folder.join(format!("{survivor}.log")));
+    command.arg("--serial").arg(format!("file:{}", serial.display()));
+    child::run(&mut command, LIMIT).context("the survivor's log")?;
+    let replayed = fs::read(serial)?;
+    if replayed != shown {
+        let same = replayed.iter().zip(shown).take_while(|(a, b)| a == b).count();
+        bail!(
+            "the console showed {} bytes, the replay of the survivor's log {}; they differ from byte {same} on",
+            shown.len(),
+            replayed.len()
+        );
     }
+    Ok(())
+}
 
-    fn outcome(&self, folder: &Path, survivor: &str, fault: u64, events: &[Value]) -> Result<Outcome> {
-        let report: Value = serde_json::from_slice(&fs::read(folder.join(format!("{survivor}.json")))?)?;
-        let since = |at: Option<u64>| at.filter(|at| *at >= fault).map(|at| (at - fault) as f64 / 1e6);
-        let failover = &report["failover"];
-        let first = events.iter().find(|e| e["event"] == "output" && e["epoch"] == 2);
-        ensure!(first.is_some(), "the survivor printed nothing: {events:?}");
-        Ok(Outcome {
-            early: false,
-            first_output: since(first.and_then(|e| e["at"].as_u64())),
-            detection: since(failover["suspected"].as_u64()),
-            live: since(failover["live"].as_u64()),
-            lag: failover["lag"].as_u64().map(|ns| ns as f64 / 1e6),
-        })
-    }
+pub fn outcome(folder: &Path, survivor: &str, fault: u64, events: &[Value]) -> Result<Outcome> {
+    let report: Value = serde_json::from_slice(&fs::read(folder.join(format!("{survivor}.json")))?)?;
+    let since = |at: Option<u64>| at.filter(|at| *at >= fault).map(|at| (at - fault) as f64 / 1e6);
+    let failover = &report["failover"];
+    let first = events.iter().find(|e| e["event"] == "output" && e["epoch"] == 2);
+    ensure!(first.is_some(), "the survivor printed nothing: {events:?}");
+    Ok(Outcome {
+        early: false,
+        first_output: since(first.and_then(|e| e["at"].as_u64())),
+        detection: since(failover["suspected"].as_u64()),
+        live: since(failover["live"].as_u64()),
+        lag: failover["lag"].as_u64().map(|ns| ns as f64 / 1e6),
+    })
 }
