@@ -204,9 +204,10 @@ fn decode_one(cpu: &Cpu, rip: u64, bytes: &[u8]) -> (Instruction, DecoderError) 
     (instruction, decoder.last_error())
 }
 
-/// Whether nothing may follow in the block: control transfers, and string instructions that repeat by themselves.
+/// Whether nothing may follow in the block: control transfers, and what repeats by itself: string instructions, gathers.
 fn ends_block(i: &Instruction) -> bool {
     i.flow_control() != FlowControl::Next
+        || i.is_vsib()
         || (i.has_rep_prefix() || i.has_repne_prefix()) && i.is_string_instruction()
 }
 

@@ -330,7 +330,9 @@ fn idiv_any<W: Width + Mem, const MEM: bool>(c: &mut Cpu, op: &Op, io: &mut dyn 
 }
 
 fn put_quotient<W: Width>(c: &mut Cpu, quotient: u64, remainder: u64) {
-    undefined::QUOTIENT.settle(&mut c.flags, || undefined::Case::of(W::cut(quotient)));
+    for entry in [undefined::QUOTIENT_OC, undefined::QUOTIENT_AF, undefined::QUOTIENT_SZP] {
+        entry.settle(&mut c.flags, || undefined::Case::of(W::cut(quotient)));
+    }
     if W::BITS == 8 {
         ((quotient & 0xff | remainder << 8) as u16).put(&mut c.regs, 0);
     } else {

@@ -208,8 +208,8 @@ fn enter_any<W: Width + Mem>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
         }
         let sp = c.regs[4].wrapping_sub(size) & mask;
         // The new top must be writable, or the fault comes now (SDM 2A ENTER, "#PF").
-        let lin = c.stack_linear(sp, 1, true)?;
-        c.check_write(lin, 1, SS as u8, io)?;
+        let lin = c.stack_linear(sp, bytes, true)?;
+        c.check_write(lin, W::BYTES, SS as u8, io)?;
         W::cut(frame).put(&mut c.regs, 5);
         c.set_stack_pointer(sp);
         Ok(())

@@ -119,7 +119,12 @@ pub fn shift_bytes(f: &Form<'_>) -> Option<Handler> {
 }
 
 fn source_of(f: &Form<'_>) -> u8 {
+    use iced_x86::Mnemonic::*;
+    // The manual wants these aligned (SDM 2B SHA1MSG1, exception type 4); Zen 4 does not.
+    let anywhere =
+        [Sha1msg1, Sha1msg2, Sha1nexte, Sha1rnds4, Sha256msg1, Sha256msg2, Sha256rnds2].contains(&f.mnemonic);
     match f.kind(1) {
+        Kind::Mem if anywhere => UNALIGNED,
         Kind::Mem => f.instruction.memory_size().size() as u8,
         _ => REGISTER,
     }
@@ -149,10 +154,7 @@ pub fn xmm<'c>(c: &'c mut Cpu, op: &Op, n: usize) -> &'c mut u128 {
 /// Loads the 16-byte memory operand, which must be aligned.
 #[inline(always)]
 pub fn load_aligned(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R<u128> {
-    let lin = c.linear(op, 16, false)?;
-    if lin & 15 != 0 {
-        return c.general_protection(0);
-    }
+    let lin = c.linear_aligned(op, 16, false)?;
     c.read(lin, op.seg, io)
 }
 

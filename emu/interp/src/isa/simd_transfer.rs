@@ -179,10 +179,7 @@ pub fn load_16_aligned(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
 /// MOVAPS and its kin, and non-temporal stores: 16 aligned bytes.
 pub fn store_16_aligned(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     ready(c)?;
-    let lin = c.linear(op, 16, true)?;
-    if lin & 15 != 0 {
-        return c.general_protection(0);
-    }
+    let lin = c.linear_aligned(op, 16, true)?;
     let value = *xmm(c, op, 1);
     c.write(lin, op.seg, value, io)
 }

@@ -109,8 +109,12 @@ fn set_x87(c: &mut Cpu, area: &[u8; 512], wide: bool) {
     set_control(s, half(0));
     if s.fsw & ES != 0 {
         s.fop = half(6) & 0x7ff;
-        let mask = if wide { u64::MAX } else { 0xffff_ffff };
-        (s.fip, s.fdp) = (quad(8) & mask, quad(16) & mask);
+        // 64-bit pointers are kept in 57 bits, the width of the widest linear address.
+        let kept = |pointer: u64| match wide {
+            true => ((pointer << 7) as i64 >> 7) as u64,
+            false => pointer & 0xffff_ffff,
+        };
+        (s.fip, s.fdp) = (kept(quad(8)), kept(quad(16)));
         (s.fcs, s.fds) = if wide { (0, 0) } else { (half(12), half(20)) };
     }
     let top = usize::from(s.fsw >> 11 & 7);
@@ -133,11 +137,14 @@ fn mxcsr_of(area: &[u8; 512]) -> u32 {
     u32::from_le_bytes([area[24], area[25], area[26], area[27]])
 }
 
-/// Stores the x87 part and, where an error waits, its pointers.
+/// Stores the x87 part: its pointers where an error waits, zeroes where none does (APM 2 11.4.4; CPUID 8000_0008 EBX\[2\], which
+/// Zen 4 has, says zeroes).
 fn store_x87(c: &mut Cpu, op: &Op, lin: u64, wide: bool, io: &mut dyn CpuIo) -> R {
-    let area = x87_area(c, wide);
-    let head = if c.s.fsw & ES != 0 { 24 } else { 6 };
-    c.write_bytes(lin, op.seg, &area[..head], io)?;
+    let mut area = x87_area(c, wide);
+    if c.s.fsw & ES == 0 {
+        area[6..24].fill(0);
+    }
+    c.write_bytes(lin, op.seg, &area[..24], io)?;
     c.write_bytes(lin + 32, op.seg, &area[32..], io)
 }
 
@@ -157,7 +164,9 @@ fn store_xmm(c: &mut Cpu, op: &Op, lin: u64, io: &mut dyn CpuIo) -> R {
 fn area(c: &mut Cpu, op: &Op, bytes: u64, alignment: u64, write: bool) -> R<u64> {
     let lin = c.linear(op, bytes, write)?;
     if lin & (alignment - 1) != 0 {
-        return c.general_protection(0);
+        let checked = c.checks_alignment();
+        let exception = if checked { Vector::Alignment } else { Vector::GeneralProtection };
+        return c.fail(Exception::with_error(exception, 0));
     }
     Ok(lin)
 }

@@ -229,10 +229,11 @@ fn top_bits_differ(case: &Case) -> u64 {
     flag(OF, case.sign() != case.result_bit(case.width - 2))
 }
 
-/// SHLD's OF: as after a shift by one, but clear once all of the destination is shifted out (16-bit operands).
+/// SHLD's OF: as after a shift by one, but as if the sign were clear once all of the destination is shifted out (16-bit
+/// operands).
 #[inline(always)]
 fn carry_is_not_sign_within(case: &Case) -> u64 {
-    if case.count < case.width { carry_is_not_sign(case) } else { 0 }
+    if case.count < case.width { carry_is_not_sign(case) } else { flag(OF, case.carry()) }
 }
 
 /// The last bit that SHL moved out; zeros follow the operand.
@@ -344,7 +345,11 @@ undefined! {
     /// SDM 2B MUL, 2A IMUL.
     PRODUCT: Mul Imul, "always" always, Flags(SF | ZF | AF | PF) => Kept;
     /// SDM 2A DIV, IDIV.
-    QUOTIENT: Div Idiv, "always" always, Flags(STATUS) => Kept;
+    QUOTIENT_OC: Div Idiv, "always" always, Flags(OF | CF) => Kept;
+    /// The same.
+    QUOTIENT_AF: Div Idiv, "always" always, Flags(AF) => Set;
+    /// The same.
+    QUOTIENT_SZP: Div Idiv, "always" always, Flags(SF | ZF | PF) => Cleared;
     /// SDM 2A DAA.
     DAA_OF: Daa, "always" always, Flags(OF) => Formula(daa_sum);
     /// SDM 2A DAS.

@@ -77,6 +77,17 @@ impl Cpu {
         }
     }
 
+    /// The linear address of a memory operand of `bytes` bytes that must be aligned to its size. Alignment comes first: an operand
+    /// that is neither aligned nor inside SS raises #GP, not #SS, as silicon does.
+    #[inline(always)]
+    pub fn linear_aligned(&mut self, op: &Op, bytes: u64, write: bool) -> R<u64> {
+        let lin = self.ea(op).wrapping_add(self.seg_base[op.seg as usize % SEGS]);
+        if lin & (bytes - 1) != 0 {
+            return self.general_protection(0);
+        }
+        self.linear(op, bytes, write)
+    }
+
     /// The linear address of an offset in a segment, with the checks of SDM 3A 5.3 and 5.5 (legacy modes).
     #[cold]
     #[inline(never)]

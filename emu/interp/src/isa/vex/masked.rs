@@ -102,7 +102,20 @@ fn linear(c: &mut Cpu, op: &Op, offset: u64, bytes: usize, write: bool) -> R<u64
 
 fn read_element<const BYTES: usize>(c: &mut Cpu, op: &Op, offset: u64, io: &mut dyn CpuIo) -> R<u64> {
     let lin = linear(c, op, offset, BYTES, false)?;
+    if c.checks_alignment() {
+        return read_bytewise::<BYTES>(c, op, lin, io);
+    }
     if BYTES == 8 { c.read::<u64>(lin, op.seg, io) } else { c.read::<u32>(lin, op.seg, io).map(u64::from) }
+}
+
+/// Elements need not be aligned, whatever AC says: Zen 4 raises no #AC for them.
+#[cold]
+fn read_bytewise<const BYTES: usize>(c: &mut Cpu, op: &Op, lin: u64, io: &mut dyn CpuIo) -> R<u64> {
+    let mut value = 0;
+    for n in 0..BYTES as u64 {
+        value |= u64::from(c.read::<u8>(lin.wrapping_add(n), op.seg, io)?) << (8 * n);
+    }
+    Ok(value)
 }
 
 /// Offset of element `n` of the memory operand.
@@ -130,13 +143,19 @@ fn store_chosen<const BYTES: usize, const COUNT: usize>(c: &mut Cpu, op: &Op, io
     for n in (0..COUNT).filter(chosen) {
         let offset = offset_of(c, op, n, BYTES);
         let lin = linear(c, op, offset, BYTES, true)?;
-        c.check_write(lin, BYTES, op.seg, io)?;
+        for end in [lin, lin.wrapping_add(BYTES as u64 - 1)] {
+            c.check_write(end, 1, op.seg, io)?;
+        }
     }
     for n in (0..COUNT).filter(chosen) {
         let offset = offset_of(c, op, n, BYTES);
         let lin = linear(c, op, offset, BYTES, true)?;
         let element = value.get::<BYTES>(n);
-        if BYTES == 8 {
+        if c.checks_alignment() {
+            for (at, byte) in (0..).zip(&element.to_le_bytes()[..BYTES]) {
+                c.write(lin.wrapping_add(at), op.seg, *byte, io)?;
+            }
+        } else if BYTES == 8 {
             c.write(lin, op.seg, element, io)?;
         } else {
             c.write(lin, op.seg, element as u32, io)?;
@@ -153,6 +172,8 @@ fn store_bytes(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
 
 /// One element after the other: its mask is cleared when it is there, so that a gather that faults goes on where it was
 /// (SDM 2C VPGATHERDD). The register of indices is that of operand 1.
+///
+/// A single step's trap takes the place of the fault of a later element: the gather has made progress then, and comes back.
 fn gather_elements<const BYTES: usize, const INDEX: usize, const COUNT: usize>(
     c: &mut Cpu,
     op: &Op,
@@ -167,8 +188,10 @@ fn gather_elements<const BYTES: usize, const INDEX: usize, const COUNT: usize>(
         let mask = Ymm::from(mask);
         (c.s.xmm[mask_register], c.s.ymm_upper[mask_register]) = (mask.low, mask.high);
     };
+    let mut progress = false;
     for n in 0..COUNT {
         if !mask.chosen::<BYTES>(n) {
+            mask.put::<BYTES>(n, 0);
             continue;
         }
         let index = indices.get::<INDEX>(n);
@@ -178,9 +201,14 @@ fn gather_elements<const BYTES: usize, const INDEX: usize, const COUNT: usize>(
             Ok(element) => value.put::<BYTES>(n, element),
             Err(fault) => {
                 keep(c, value, mask);
+                if progress && c.single_steps() {
+                    c.rip = c.rip_of(op);
+                    return Ok(());
+                }
                 return Err(fault);
             }
         }
+        progress = true;
         mask.put::<BYTES>(n, 0);
     }
     // What lies beyond the elements becomes zero in both registers.

@@ -179,23 +179,25 @@ fn run<const WIDE: bool, const FLOAT: bool, const PLACE: usize, const SOURCE: u8
     Ok(())
 }
 
-/// Nothing changes, MXCSR's flags neither, when the store faults.
+/// That nothing can be stored comes before what the conversion raises.
 fn store_half_precision<const WIDE: bool>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     ready(c)?;
     let operands = [Ymm::default(), ymm(c, op, 1), Ymm::default()];
-    let (thunk, before) = (VexThunk::at(op.thunk), c.s.mxcsr);
+    let thunk = VexThunk::at(op.thunk);
+    let bytes = if WIDE { 16 } else { 8 };
+    let lin = c.linear(op, bytes, true)?;
+    c.check_write(lin, bytes as usize, op.seg, io)?;
     let lows = operands.map(|o| o.low);
-    let stored = if WIDE {
+    if WIDE {
         let run = |mxcsr| vex256_float(thunk, operands, mxcsr);
         let lanes = [lows, operands.map(|o| o.high)];
         let half = under_mxcsr(c, run, |r| r.vex_flags(op.code, &lanes, op.imm as u8))?.low;
-        c.store(op, half, io)
+        c.write(lin, op.seg, half, io)
     } else {
         let run = |mxcsr| vex128_float(thunk, lows, mxcsr);
         let half = under_mxcsr(c, run, |r| r.vex_flags(op.code, &[lows], op.imm as u8))?;
-        c.store(op, half as u64, io)
-    };
-    stored.inspect_err(|_| c.s.mxcsr = before)
+        c.write(lin, op.seg, half as u64, io)
+    }
 }
 
 fn select<const WIDE: bool, const SOURCE: u8>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {

@@ -168,19 +168,9 @@ fn load_all<const SOURCE: u8>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     Ok(())
 }
 
-/// The linear address of an operand that must be aligned to its size (SDM 2A 2.4.1: exception type 1).
-#[inline(always)]
-fn aligned_linear(c: &mut Cpu, op: &Op, bytes: u64, write: bool) -> R<u64> {
-    let lin = c.linear(op, bytes, write)?;
-    if lin & (bytes - 1) != 0 {
-        return c.general_protection(0);
-    }
-    Ok(lin)
-}
-
 fn load_aligned<const BYTES: u8>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     ready(c)?;
-    let lin = aligned_linear(c, op, BYTES.into(), false)?;
+    let lin = c.linear_aligned(op, BYTES.into(), false)?;
     let value = if BYTES == 32 {
         let [low, high] = c.read::<[u128; 2]>(lin, op.seg, io)?;
         Ymm { low, high }
@@ -193,7 +183,7 @@ fn load_aligned<const BYTES: u8>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R 
 
 fn store_aligned<const BYTES: u8>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     ready(c)?;
-    let lin = aligned_linear(c, op, BYTES.into(), true)?;
+    let lin = c.linear_aligned(op, BYTES.into(), true)?;
     let Ymm { low, high } = ymm(c, op, 1);
     if BYTES == 32 { c.write(lin, op.seg, [low, high], io) } else { c.write(lin, op.seg, low, io) }
 }
