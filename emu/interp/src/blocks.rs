@@ -90,7 +90,8 @@ pub struct Blocks {
     graveyard: Vec<Box<Block>>,
     /// The block that runs, or ran last.
     running: Option<NonNull<Block>>,
-    key: u64,
+    /// For each half of the linear addresses.
+    keys: [u64; 2],
     /// Instructions in all blocks, buried ones not counted.
     held: usize,
     /// Counts how often linear addresses came to mean something else.
@@ -107,7 +108,7 @@ impl Blocks {
             jumps: vec![NO_JUMP; JUMP_STRIPES * STRIPE].into(),
             graveyard: Vec::new(),
             running: None,
-            key: 0,
+            keys: [0; 2],
             held: 0,
             epoch: 0,
         }
@@ -153,9 +154,9 @@ impl Blocks {
         block.and_then(|b| b.ops.get(usize::from(nth))).map_or(0, |op| u64::from(op.offset))
     }
 
-    /// Sets what, beside the linear address, decides which block runs: 16 bits.
-    pub(crate) fn set_key(&mut self, key: u16) {
-        self.key = u64::from(key);
+    /// Sets what, beside the linear address, decides which block runs: 16 bits, for addresses in the lower and in the upper half.
+    pub(crate) fn set_keys(&mut self, keys: [u16; 2]) {
+        self.keys = keys.map(u64::from);
     }
 
     fn stripe(lin: u64) -> usize {
@@ -168,7 +169,7 @@ impl Blocks {
     }
 
     fn tag(&self, lin: u64) -> u64 {
-        lin << 16 | self.key
+        lin << 16 | self.keys[(lin >> 63) as usize]
     }
 
     /// The block at a linear address, if the jump cache knows it.

@@ -219,11 +219,12 @@ impl Cpu {
 
     /// Recomputes what, beside the address, selects a block: address space, privilege, decoding mode.
     pub(crate) fn code_key_changed(&mut self) {
-        let (space, wrapped) = self.mmu.code_key();
+        let (spaces, wrapped) = self.mmu.code_keys();
         if wrapped {
             self.blocks.forget_addresses();
         }
-        self.blocks.set_key(space << 5 | u16::from(self.s.cpl == 3) << 4 | u16::from(self.mode.key()));
+        let mode = u16::from(self.s.cpl == 3) << 4 | u16::from(self.mode.key());
+        self.blocks.set_keys(spaces.map(|space| space << 5 | mode));
     }
 
     /// Where the running instruction is, for accesses made without its `Op` at hand.

@@ -4,17 +4,19 @@
 //!
 //! The TLB is coherent. Every page that was read as a page table carries the `TABLE` mark; a store (or DMA) into it
 //! drops what was derived from the entry that changes. An entry from which something was derived has its accessed
-//! bit set (the walk sets it), so stores over entries that are clear cost nothing. INVLPG and CR3 loads therefore need no
+//! bit set (the walk sets it), so stores over entries that are clear cost nothing (`tables` has the rest). INVLPG and CR3 loads therefore need no
 //! flush, and whether the TLB is warm or cold shows nowhere: not in a stale translation, not in an accessed bit.
 //!
 //! Translations are kept per address space (CR3) and per access mode; switching back to a recent space finds its
 //! translations still there.
 
 pub mod access;
+mod tables;
 pub mod walk;
 
 use gemel_machine::GuestRam;
 use gemel_machine::ram::{CODE, DIRTY, TABLE};
+use tables::Tables;
 
 /// Address spaces remembered at once.
 const SPACES: usize = 8;
@@ -60,23 +62,20 @@ struct FetchEntry {
     page: u32,
 }
 
-/// What a page is known as when it serves as a page table.
-#[derive(Clone, Copy, Default)]
-struct TableUse {
-    /// First linear address that it translates.
-    va: u64,
-    /// 1 for a table whose entries are pages; 0: not a table.
-    level: u8,
-    /// Used in more than one way: a change drops everything.
-    many: bool,
-    /// Entries have 4 bytes.
-    narrow: bool,
-}
-
 struct Space {
     root: u64,
     last_use: u64,
-    generation: u16,
+    /// Which meaning code addresses have, for each half of the linear addresses.
+    generations: [u16; HALVES],
+}
+
+/// Lower and upper half of the linear addresses: programs and kernel, by the custom of every 64-bit system. A new space whose upper half is
+/// that of the last one begins with what is known of it.
+const HALVES: usize = 2;
+
+/// The half in which a linear address lies.
+fn half(lin: u64) -> usize {
+    (lin >> 63) as usize
 }
 
 /// The translations of one CPU.
@@ -93,8 +92,7 @@ pub struct Mmu {
     generations: u16,
     /// Whether anything was filled since the last full flush.
     filled: bool,
-    tables: Vec<TableUse>,
-    table_pages: Vec<u32>,
+    tables: Tables,
     /// Per page of RAM: which entry (plus one) last had a fast write tag for it; `u32::MAX` when several might.
     writers: Vec<u32>,
     ram_generation: u64,
@@ -102,6 +100,8 @@ pub struct Mmu {
 
 /// The root that stands for "paging is off".
 pub const NO_PAGING: u64 = u64::MAX;
+/// The root of a space that holds nothing yet.
+const NOWHERE: u64 = u64::MAX - 1;
 
 impl Mmu {
     pub(crate) fn new(pages: usize) -> Self {
@@ -111,16 +111,15 @@ impl Mmu {
             entries,
             fetch: vec![FetchEntry { tag: NONE, page: 0 }; SPACES * FETCH_ENTRIES].into(),
             spaces: (0..SPACES)
-                .map(|i| Space { root: NONE - 1, last_use: 0, generation: i as u16 })
+                .map(|_| Space { root: NOWHERE, last_use: 0, generations: [0; HALVES] })
                 .collect(),
             space: 0,
             current: 0,
             mode: SUPERVISOR,
             uses: 0,
-            generations: SPACES as u16,
+            generations: 1,
             filled: true,
-            tables: vec![TableUse::default(); pages],
-            table_pages: Vec::new(),
+            tables: Tables::new(pages),
             writers: vec![0; pages],
             ram_generation: u64::MAX,
         }
@@ -142,9 +141,11 @@ impl Mmu {
         self.current = (self.space * MODES + mode) * ENTRIES;
     }
 
-    /// Selects the address space of a root (CR3's table address, or [`NO_PAGING`]).
-    pub(crate) fn select_space(&mut self, root: u64) {
+    /// Selects the address space of a root (CR3's table address, or [`NO_PAGING`]). `long` is RAM in long mode, where a new space
+    /// takes over what the last one knows of the upper half, as far as both are the same there.
+    pub(crate) fn select_space(&mut self, root: u64, long: Option<&GuestRam>) {
         self.uses += 1;
+        let last = self.space;
         let found = self.spaces.iter().position(|s| s.root == root);
         self.space = found.unwrap_or_else(|| {
             let oldest = (0..SPACES).min_by_key(|i| self.spaces[*i].last_use).unwrap_or(0);
@@ -154,6 +155,11 @@ impl Mmu {
         });
         self.spaces[self.space].last_use = self.uses;
         self.select_mode(self.mode);
+        if let (None, Some(ram)) = (found, long)
+            && last != self.space
+        {
+            self.inherit_upper_half(last, ram);
+        }
     }
 
     /// Drops the translations of the current space (PAE: the directory registers may have changed).
@@ -165,21 +171,30 @@ impl Mmu {
         self.entries[space * MODES * ENTRIES..(space + 1) * MODES * ENTRIES].fill(EMPTY);
         self.fetch[space * FETCH_ENTRIES..(space + 1) * FETCH_ENTRIES]
             .fill(FetchEntry { tag: NONE, page: 0 });
-        self.spaces[space].generation = self.generations;
-        self.generations = self.generations.wrapping_add(1);
+        for half in 0..HALVES {
+            self.renew_code(space, half);
+        }
     }
 
-    /// A number that changes whenever code addresses may mean something else: space and its generation. 11 bits; on
-    /// wrap-around (`true`) the caller drops whatever it keyed by it.
-    pub(crate) fn code_key(&mut self) -> (u16, bool) {
+    /// Code addresses in one half of a space may mean something else now.
+    fn renew_code(&mut self, space: usize, half: usize) {
+        self.spaces[space].generations[half] = self.generations;
+        self.generations = self.generations.saturating_add(1);
+    }
+
+    /// Numbers that change whenever code addresses in the lower and the upper half may mean something else. 11 bits; on wrap-around
+    /// (`true`) the caller drops whatever it keyed by them.
+    pub(crate) fn code_keys(&mut self) -> ([u16; HALVES], bool) {
         let wrapped = self.generations >= 1 << 11;
         if wrapped {
-            for (i, s) in self.spaces.iter_mut().enumerate() {
-                s.generation = i as u16;
+            self.generations = 0;
+            for space in 0..SPACES {
+                for half in 0..HALVES {
+                    self.renew_code(space, half);
+                }
             }
-            self.generations = SPACES as u16;
         }
-        (self.spaces[self.space].generation, wrapped)
+        (self.spaces[self.space].generations, wrapped)
     }
 
     /// Drops all translations and forgets all page tables.
@@ -191,41 +206,8 @@ impl Mmu {
         for space in 0..SPACES {
             self.clear_space(space);
         }
-        for page in std::mem::take(&mut self.table_pages) {
-            ram.unmark(page, TABLE);
-            self.tables[page as usize] = TableUse::default();
-        }
+        self.tables.forget_all(ram);
         self.writers.fill(0);
-    }
-
-    /// Drops the translations of one linear page in every space.
-    fn drop_page(&mut self, va: u64) {
-        let va = va & !0xfff;
-        for space in 0..SPACES {
-            for mode in [USER, SUPERVISOR, SUPERVISOR_SMAP] {
-                let e = &mut self.entries[Self::slot(space, mode, va)];
-                if e.read == va || e.write & !SLOW == va {
-                    *e = EMPTY;
-                }
-            }
-            let f = &mut self.fetch[space * FETCH_ENTRIES + (va >> 12) as usize % FETCH_ENTRIES];
-            if f.tag & !1 == va {
-                f.tag = NONE;
-            }
-        }
-    }
-
-    /// Notes that a page was read as a page table at `level` for addresses from `va` on.
-    fn note_table(&mut self, page: u32, va: u64, level: u8, narrow: bool, ram: &GuestRam) {
-        let known = &mut self.tables[page as usize];
-        if known.level == 0 {
-            *known = TableUse { va, level, many: false, narrow };
-            self.table_pages.push(page);
-            ram.mark(page, TABLE);
-            self.slow_down(page);
-        } else if (known.va, known.level, known.narrow) != (va, level, narrow) {
-            known.many = true;
-        }
     }
 
     /// Takes the fast write tags of a page away: its marks want to hear of stores.

@@ -11,17 +11,19 @@ use gemel_x86::Exception;
 use gemel_x86::control::{CR0_PG, CR0_WP, CR4_PAE, CR4_PSE, CR4_SMAP, CR4_SMEP, EFER_NXE};
 use gemel_x86::flags::AC;
 
-const PRESENT: u64 = 1 << 0;
+pub(super) const PRESENT: u64 = 1 << 0;
 const WRITABLE: u64 = 1 << 1;
 const USER_PAGE: u64 = 1 << 2;
-const ACCESSED: u64 = 1 << 5;
+pub(super) const ACCESSED: u64 = 1 << 5;
 const DIRTY_BIT: u64 = 1 << 6;
-const LARGE: u64 = 1 << 7;
-const NO_EXECUTE: u64 = 1 << 63;
+pub(super) const LARGE: u64 = 1 << 7;
+pub(super) const NO_EXECUTE: u64 = 1 << 63;
 
 /// Physical address bits, as CPUID says.
 const PHYSICAL_BITS: u32 = 40;
-const PHYSICAL: u64 = (1 << PHYSICAL_BITS) - 1;
+pub(super) const PHYSICAL: u64 = (1 << PHYSICAL_BITS) - 1;
+/// The bits of a linear address that are translated.
+pub(super) const LINEAR: u64 = (1 << 48) - 1;
 
 /// What an access wants of a page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -80,8 +82,9 @@ impl Cpu {
     pub fn address_space_changed(&mut self) {
         let paging = self.s.cr0 & CR0_PG != 0;
         let root = if paging { self.s.cr3 & PHYSICAL & !0xfff } else { super::NO_PAGING };
-        self.mmu.select_space(root);
-        if paging && self.s.cr4 & CR4_PAE != 0 && !self.long_mode() {
+        let long = self.long_mode();
+        self.mmu.select_space(root, if long { Some(&self.ram) } else { None });
+        if paging && self.s.cr4 & CR4_PAE != 0 && !long {
             self.mmu.clear_current_space();
         }
         self.limit = 0;
@@ -96,7 +99,7 @@ impl Cpu {
         self.mode_changed();
     }
 
-    fn entry_at(&self, page: u32, offset: u16, narrow: bool) -> u64 {
+    pub(super) fn entry_at(&self, page: u32, offset: u16, narrow: bool) -> u64 {
         let host = self.ram.host_page(page);
         // SAFETY: `offset` is a multiple of the entry's size inside the page, and `host_page` is valid for 4096 bytes.
         unsafe {
@@ -171,7 +174,7 @@ impl Cpu {
             let page = self.ram.page_at(table).ok_or(RESERVED)?;
             let index = (lin >> shift) as u16 & ((1 << index_bits) - 1);
             let offset = index * if narrow { 4 } else { 8 };
-            let va = lin & !((1u64 << (shift + index_bits)) - 1);
+            let va = lin & LINEAR & !((1u64 << (shift + index_bits)) - 1);
             self.mmu.note_table(page, va, level, narrow, &self.ram);
             let value = self.entry_at(page, offset, narrow);
             if value & PRESENT == 0 {
@@ -245,38 +248,6 @@ impl Cpu {
         };
         let writable = !write_protected && (want == Want::Write || leaf.value & DIRTY_BIT != 0);
         Ok(Walked { physical: frame | inside, writable })
-    }
-
-    /// A store is about to change bytes of a page that is marked as a page table: drops what was derived from the
-    /// entries that it touches.
-    pub(crate) fn table_written(&mut self, page: u32, offset: usize, len: usize) {
-        let known = self.mmu.tables[page as usize];
-        if known.level == 0 {
-            return;
-        }
-        let size = if known.narrow { 4 } else { 8 };
-        let first = offset / size;
-        let last = (offset + len - 1) / size;
-        for index in first..=last {
-            let old = self.entry_at(page, (index * size) as u16, known.narrow);
-            if old & (PRESENT | ACCESSED) != PRESENT | ACCESSED {
-                continue;
-            }
-            self.limit = 0;
-            if known.level == 1 && !known.many {
-                let va = known.va + ((index as u64) << 12);
-                self.mmu.drop_page(va);
-                // What could not be executed was not fetched.
-                if known.narrow || old & NO_EXECUTE == 0 || self.s.efer & EFER_NXE == 0 {
-                    self.blocks.forget_page(va);
-                }
-            } else {
-                self.mmu.flush_all(&self.ram);
-                self.blocks.forget_addresses();
-                self.code_key_changed();
-                return;
-            }
-        }
     }
 
     /// The page for an instruction fetch at a linear address; `None` where the physical address is not RAM.

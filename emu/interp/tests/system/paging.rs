@@ -2,6 +2,7 @@
 //! (SDM 3A 4.3 to 4.8).
 
 use crate::board::*;
+use gemel_x86::CpuState;
 use gemel_x86::control::{
     CR0_PG, CR0_WP, CR4_PAE, CR4_PSE, CR4_SMEP, EFER_LMA, EFER_LME, EFER_NXE, EFER_SCE,
 };
@@ -291,6 +292,85 @@ fn entries_that_change_count_at_once() {
         g.run(&[0x8a, 0x03, 0x88, 0xc4, 0x89, 0x3e, 0x8a, 0x03, 0x0f, 0x0b]);
         assert_eq!((g.vector(), g.state.gpr[0] & 0xffff), (6, 0x1122), "{kind:?}");
     }
+}
+
+/// Tables of a second space, beside the first one's.
+const OTHER: u64 = 0x40000;
+
+/// A 64-bit guest with a second space at [`OTHER`] that maps [`PAGE`] to 0xd000, where it reads 0x22 and the first space 0x11. Both
+/// also map the first space's pages in the upper half, from [`UPPER`] on.
+fn two_spaces() -> Guest {
+    let mut g = Long.guest(0);
+    g.poke(FRAME, &[0x11]);
+    g.poke(0xd000, &[0x22]);
+    g.poke64(OTHER, OTHER + 0x1007);
+    g.poke64(OTHER + 0x1000, OTHER + 0x2007);
+    g.poke64(OTHER + 0x2000, LOW_TABLE | 7);
+    g.poke64(OTHER + 0x2000 + 8 * (PAGE >> 21), OTHER + 0x3007);
+    g.poke64(OTHER + 0x3000, 0xd007);
+    g.poke64(PML4 + 8 * 256, POINTERS | 0x27);
+    g.poke64(OTHER + 8 * 256, POINTERS | 0x27);
+    (g.state.gpr[6], g.state.gpr[7]) = (PML4, OTHER);
+    g
+}
+const UPPER: u64 = 0xffff_8000_0000_0000;
+
+/// RAX takes the byte at RBX as its lowest.
+const LOOK: &[u8] = &[0x48, 0xc1, 0xe0, 0x08, 0x8a, 0x03]; // shl rax, 8; mov al, [rbx]
+const TO_FIRST: &[u8] = &[0x0f, 0x22, 0xde]; // mov cr3, rsi
+const TO_OTHER: &[u8] = &[0x0f, 0x22, 0xdf]; // mov cr3, rdi
+const STORE: &[u8] = &[0x48, 0x89, 0x11]; // mov [rcx], rdx
+const UD2: &[u8] = &[0x0f, 0x0b];
+
+fn seen(g: &mut Guest, code: &[&[u8]]) -> u64 {
+    g.state.gpr[0] = 0;
+    g.run(&[code.concat().as_slice(), UD2].concat());
+    assert_eq!(g.vector(), 6);
+    g.state.gpr[0]
+}
+
+/// Each space has its own translations, also after a state with another CR3 was taken on.
+#[test]
+fn spaces_do_not_mix() {
+    let mut g = two_spaces();
+    let start = g.state.clone();
+    assert_eq!(seen(&mut g, &[LOOK, TO_OTHER, LOOK, TO_FIRST, LOOK]), 0x11_22_11);
+    g.state = CpuState { cr3: OTHER, ..start };
+    assert_eq!(seen(&mut g, &[LOOK, TO_FIRST, LOOK, TO_OTHER, LOOK]), 0x22_11_22);
+}
+
+/// What two spaces share in the upper half they share after every change: of a table below both, and of one's root.
+#[test]
+fn an_upper_half_that_spaces_share_follows_its_tables() {
+    let mut g = two_spaces();
+    g.state.gpr[3] = UPPER + PAGE;
+    // The page's entry, seen from both.
+    (g.state.gpr[1], g.state.gpr[2]) = (TABLE, 0xd007);
+    let start = g.state.clone();
+    assert_eq!(seen(&mut g, &[LOOK, TO_OTHER, LOOK, STORE, LOOK, TO_FIRST, LOOK]), 0x11_11_22_22);
+    // The other space's root: the first one is not concerned.
+    g.poke64(TABLE, FRAME | 7);
+    g.state = start;
+    (g.state.gpr[1], g.state.gpr[2]) = (OTHER + 8 * 256, OTHER + 0x1007);
+    assert_eq!(
+        seen(&mut g, &[LOOK, TO_OTHER, LOOK, STORE, LOOK, TO_FIRST, LOOK, TO_OTHER, LOOK]),
+        0x11_11_22_11_22
+    );
+}
+
+/// A table that is unlinked becomes an ordinary page; linked again, its entries count at once.
+#[test]
+fn a_table_comes_and_goes() {
+    let mut g = two_spaces();
+    // The directory's entry leads to another table and back; in between the first table's entry changes.
+    (g.state.gpr[1], g.state.gpr[2]) = (DIRECTORY + 8 * (PAGE >> 21), OTHER + 0x3007);
+    g.state.gpr[8] = TABLE;
+    g.state.gpr[9] = 0x5_0007;
+    g.state.gpr[10] = TABLE | 7;
+    g.poke(0x5_0000, &[0x33]);
+    const CHANGE: &[u8] = &[0x4d, 0x89, 0x08]; // mov [r8], r9
+    const LINK: &[u8] = &[0x4c, 0x89, 0x11]; // mov [rcx], r10
+    assert_eq!(seen(&mut g, &[LOOK, STORE, LOOK, CHANGE, LOOK, LINK, LOOK]), 0x11_22_22_33);
 }
 
 /// Operands and instructions that reach into the next page: CR2 is that page's first byte, and nothing is half done.
