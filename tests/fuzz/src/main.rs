@@ -24,6 +24,9 @@ struct Options {
     /// The first episode to run
     #[arg(long, default_value_t = 0)]
     first: u64,
+    /// Let a case take so many times longer: for builds with a sanitizer
+    #[arg(long, default_value_t = 1)]
+    patience: u32,
     /// Stop after so many episodes
     #[arg(long, default_value_t = u64::MAX)]
     episodes: u64,
@@ -39,6 +42,7 @@ fn main() -> anyhow::Result<()> {
         first: options.first,
         episodes: options.episodes,
         time: Duration::from_secs_f64(options.minutes * 60.0),
+        patience: options.patience,
         report_every: Duration::from_secs(30),
     };
     let began = Instant::now();

@@ -36,6 +36,8 @@ pub struct Plan {
     pub episodes: u64,
     /// For how long at most.
     pub time: Duration,
+    /// How many times longer a case may take: more than one for a build that checks its memory accesses.
+    pub patience: u32,
     /// How often to print how far it is; zero for never.
     pub report_every: Duration,
 }
@@ -66,6 +68,7 @@ pub struct Tally {
     now: &'static str,
     input: Vec<u8>,
     case_began: Duration,
+    patience: u32,
     progress: Arc<Progress>,
 }
 
@@ -88,7 +91,7 @@ impl Tally {
         kind.steps += steps;
         kind.complete += u64::from(complete);
         let took = cpu_time(ClockId::ThreadCPUTime) - self.case_began;
-        let limit = MOST_CPU_TIME * (1 + steps / 10_000) as u32;
+        let limit = MOST_CPU_TIME * self.patience * (1 + steps / 10_000) as u32;
         assert!(took < limit, "{steps} steps took {took:?} of CPU time");
     }
 
@@ -144,7 +147,7 @@ fn watch(progress: Arc<Progress>, seed: u64) {
 /// # Errors
 /// The first failure, with what it takes to see it again.
 pub fn run(fuzzer: &dyn Episode, plan: Plan) -> anyhow::Result<Tally> {
-    let mut tally = Tally::default();
+    let mut tally = Tally { patience: plan.patience, ..Tally::default() };
     let progress = tally.progress.clone();
     watch(progress.clone(), plan.seed);
     let began = Instant::now();

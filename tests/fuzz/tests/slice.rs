@@ -6,7 +6,14 @@ use gemel_fuzz::run::{Episode, Kind, Plan, run};
 use std::time::Duration;
 
 fn slice(fuzzer: &dyn Episode, episodes: u64) -> Kind {
-    let plan = Plan { seed: 0x9e31, first: 0, episodes, time: Duration::MAX, report_every: Duration::ZERO };
+    let plan = Plan {
+        seed: 0x9e31,
+        first: 0,
+        episodes,
+        time: Duration::MAX,
+        patience: 10,
+        report_every: Duration::ZERO,
+    };
     let tally = run(fuzzer, plan).unwrap();
     println!("{tally}");
     tally.total()

@@ -230,6 +230,31 @@ fn the_timer_fires_at_exact_times() {
     assert_eq!(b.apic(0x390), 0, "zero stops");
 }
 
+/// Every divisor of SDM 3A figure 10-10, once and periodically, to the nanosecond.
+#[test]
+fn the_timer_with_every_divisor() {
+    let codes = [0b0000, 0b0001, 0b0010, 0b0011, 0b1000, 0b1001, 0b1010, 0b1011];
+    for (code, divisor) in codes.into_iter().zip([2, 4, 8, 16, 32, 64, 128, 1]) {
+        for (mode, times) in [(0, 1), (0x2_0000, 3)] {
+            let mut b = bench();
+            b.set_apic(0x3e0, code);
+            b.set_apic(0x320, mode | 0x40);
+            b.now = VirtTime(777);
+            b.set_apic(0x380, 1000);
+            for period in 1..=times {
+                b.run_to(VirtTime(777 + 1000 * divisor * period - 1));
+                assert_eq!((b.take(), b.apic(0x390)), (None, 1), "by {divisor}");
+                b.run_for(1);
+                let count = if mode == 0 { 0 } else { 1000 };
+                assert_eq!((b.take(), b.apic(0x390)), (Some(0x40), count), "by {divisor}");
+                b.set_apic(0xb0, 0);
+            }
+            let next = if mode == 0 { VirtTime::NEVER } else { VirtTime(777 + 4000 * divisor) };
+            assert_eq!(b.next_deadline(), next, "by {divisor}");
+        }
+    }
+}
+
 #[test]
 fn tsc_deadline_mode() {
     let mut b = bench();

@@ -62,7 +62,9 @@ fn update_is_announced_244_us_ahead() {
 
 #[test]
 fn periodic_interrupts_have_the_rates_of_the_datasheet() {
-    for (rate, hz) in [(1, 256), (2, 128), (3, 8192), (6, 1024), (15, 2)] {
+    // [Periodic Interrupt Rate], the 32.768 kHz column.
+    let hz = [256, 128, 8192, 4096, 2048, 1024, 512, 256, 128, 64, 32, 16, 8, 4, 2];
+    for (rate, hz) in (1..=15).zip(hz) {
         let mut bench = bench();
         write(&mut bench, REGISTER_A, 0x20 | rate);
         write(&mut bench, REGISTER_B, PERIODIC | DAY_HAS_24);
@@ -77,6 +79,38 @@ fn periodic_interrupts_have_the_rates_of_the_datasheet() {
         }
         assert_eq!(bench.now, VirtTime(1_000_000_000), "rate {rate}: no drift in a second");
     }
+}
+
+/// Rate 0 is none; the divider held in reset stops it all [Divider Control].
+#[test]
+fn no_periodic_interrupts_without_a_rate_or_a_divider() {
+    for a in [0x20, 0x66, 0x76] {
+        let mut bench = bench();
+        write(&mut bench, REGISTER_A, a);
+        write(&mut bench, REGISTER_B, PERIODIC | DAY_HAS_24);
+        assert_eq!(bench.next_deadline(), VirtTime::NEVER, "register A {a:#x}");
+        bench.run_to(VirtTime(2_000_000_000));
+        assert_eq!((read(&mut bench, REGISTER_C) & PERIODIC, rises(&mut bench)), (0, vec![]));
+    }
+}
+
+/// The alarm, the update and the periodic flag of one instant are one interrupt with all its flags, and UIP is clear in it [Update
+/// Cycle].
+#[test]
+fn interrupts_of_the_same_instant() {
+    let mut bench = bench();
+    write(&mut bench, REGISTER_A, 0x2f);
+    for (register, value) in
+        [(5, 0x23), (3, 0x59), (1, 0x59), (REGISTER_B, PERIODIC | ALARM | UPDATE | DAY_HAS_24)]
+    {
+        write(&mut bench, register, value);
+    }
+    bench.run_to(VirtTime(500_000_000));
+    assert_eq!(read(&mut bench, REGISTER_C), REQUEST | PERIODIC);
+    bench.run_to(VirtTime(SECOND_NS));
+    assert_eq!(read(&mut bench, REGISTER_A) & UIP, 0);
+    assert_eq!(read(&mut bench, REGISTER_C), REQUEST | PERIODIC | ALARM | UPDATE);
+    assert_eq!(rises(&mut bench), [VirtTime(500_000_000), VirtTime(SECOND_NS)]);
 }
 
 #[test]

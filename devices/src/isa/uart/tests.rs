@@ -161,6 +161,67 @@ fn times_out_four_characters_after_the_last() {
     assert!(!bench.wire(4));
 }
 
+/// The time-out is four characters of whatever the line's format makes of one [FIFO Interrupt Mode Operation].
+#[test]
+fn the_time_out_follows_divisor_and_frame() {
+    for (divisor, lcr, character) in
+        [(12, 0x03, 1920), (1, 0x1a, 160), (3, 0x07, 528), (1, 0x04, 120), (2, 0x1f, 384)]
+    {
+        let mut bench = bench(0x81, IER_RECEIVE);
+        bench.outb(BASE + LCR, 0x80);
+        bench.outb(BASE + DATA, divisor);
+        bench.outb(BASE + LCR, lcr);
+        send(&mut bench, b"abc");
+        let end = VirtTime::of_ticks((3 + 4) * character, UART_HZ);
+        bench.run_to(VirtTime(end.0 - 1));
+        assert!(!bench.wire(4), "divisor {divisor}, LCR {lcr:#x}");
+        bench.run_to(end);
+        assert_eq!(
+            (bench.wire(4), bench.inb(BASE + IIR_FCR)),
+            (true, 0xcc),
+            "divisor {divisor}, LCR {lcr:#x}"
+        );
+    }
+}
+
+/// A byte that arrives or is read begins the four characters anew; below the trigger the data interrupt is gone.
+#[test]
+fn the_time_out_begins_anew() {
+    let mut bench = bench(0x41, IER_RECEIVE);
+    send(&mut bench, b"abcd");
+    bench.run_to(characters(4));
+    assert_eq!(bench.inb(BASE + IIR_FCR), 0xc4);
+    bench.run_to(characters(7));
+    bench.inb(BASE + DATA);
+    assert_eq!((bench.wire(4), bench.inb(BASE + IIR_FCR)), (false, 0xc1), "three are below the trigger");
+    bench.run_to(VirtTime(characters(11).0 - 1));
+    assert!(!bench.wire(4));
+    bench.run_to(characters(11));
+    assert_eq!((bench.wire(4), bench.inb(BASE + IIR_FCR)), (true, 0xcc));
+    // One more byte: the time-out is over until four characters after it.
+    bench.inb(BASE + DATA);
+    send(&mut bench, b"e");
+    bench.run_to(VirtTime(characters(16).0 - 1));
+    assert!(!bench.wire(4));
+    bench.run_to(characters(16));
+    assert!(bench.wire(4));
+}
+
+/// Without FIFOs the next character overwrites the one that nobody read, and says so once [Line Status Register].
+#[test]
+fn overrun_without_fifos() {
+    let mut bench = bench(0x00, IER_LINE | IER_RECEIVE);
+    bench.outb(BASE + MCR, 0x1b);
+    for byte in [1, 2] {
+        bench.outb(BASE + DATA, byte);
+        bench.run_for(100_000);
+    }
+    assert_eq!(bench.inb(BASE + IIR_FCR), 0x06);
+    assert_eq!(bench.inb(BASE + LSR), 0x63);
+    assert_eq!((bench.inb(BASE + IIR_FCR), bench.inb(BASE + DATA)), (0x04, 2));
+    assert_eq!(bench.inb(BASE + LSR), 0x60);
+}
+
 #[test]
 fn nothing_is_lost_while_nobody_reads() {
     let mut bench = bench(0x01, 0);
