@@ -4,6 +4,7 @@
 
 use crate::acpi::{self, PowerManagement, pm};
 use crate::apic::{IoApic, LocalApic, ioapic, lapic};
+use crate::isa::coprocessor::Coprocessor;
 use crate::isa::debug_ports::{DebugConsole, DebugExit};
 use crate::isa::i8042::I8042;
 use crate::isa::pic::Pic;
@@ -13,14 +14,14 @@ use crate::isa::rtc::Rtc;
 use crate::isa::uart::Uart;
 use crate::pci::{self, PciHost};
 use crate::virtio::{self, Block, VirtioPci};
-use crate::wiring::{ISA_LINES, PCI_INTA, PIC_INTR, WIRES, isa_irq};
+use crate::wiring::{FERR, IGNNE, ISA_LINES, PCI_INTA, PIC_INTR, WIRES, isa_irq};
 use gemel_machine::bus::{BusBuilder, PortWidth};
 use gemel_machine::{Bus, DiskRequest, GuestRam, InputPort, MachineSpec};
 use gemel_x86::CpuModel;
 use std::sync::Arc;
 
 /// The version of the board that this build makes; stands in [`MachineSpec::board`].
-pub const BOARD: u16 = 1;
+pub const BOARD: u16 = 2;
 /// Where [`build`] leaves the ACPI root pointer, for [`crate::boot::load`].
 pub const RSDP: u64 = acpi::tables::RSDP;
 /// The I/O APIC input of the 8254, which the MADT declares.
@@ -107,6 +108,9 @@ fn isa(board: &mut BusBuilder, spec: &MachineSpec) {
         board.ports(range, i8042, PortWidth::Byte);
     }
     board.plug(InputPort::Keyboard, i8042).plug(InputPort::Mouse, i8042);
+    let coprocessor = board.add(Coprocessor::default());
+    board.ports(Coprocessor::PORTS, coprocessor, PortWidth::Byte);
+    board.connect(FERR, coprocessor, Coprocessor::FERR_PIN).float_errors(FERR, IGNNE);
     let exit = board.add(DebugExit);
     board.ports(DebugExit::PORTS, exit, PortWidth::Any);
     let console = board.add(DebugConsole);

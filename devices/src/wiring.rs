@@ -20,6 +20,8 @@ pub const IRQ8_RTC: Wire = 8;
 pub const IRQ9_SCI: Wire = 9;
 /// PS/2 mouse.
 pub const IRQ12_MOUSE: Wire = 12;
+/// x87 error, the PC's way.
+pub const IRQ13_COPROCESSOR: Wire = 13;
 
 /// How many ISA lines there are: wires 0 to 15 go to the 8259 pair and to the I/O APIC, pin numbers as wire numbers.
 pub const ISA_LINES: u16 = 16;
@@ -35,8 +37,13 @@ pub const PCI_INTC: Wire = 19;
 /// PCI interrupt pin D, I/O APIC input 19.
 pub const PCI_INTD: Wire = 20;
 
+/// FERR# of the vCPU: an x87 error waits.
+pub const FERR: Wire = 21;
+/// IGNNE# of the vCPU: it is to be ignored.
+pub const IGNNE: Wire = 22;
+
 /// How many wires the board has.
-pub const WIRES: usize = 21;
+pub const WIRES: usize = 23;
 
 /// The wire of an ISA interrupt line, 0 to 15.
 pub const fn isa_irq(line: u8) -> Wire {

@@ -2,6 +2,7 @@
 //!
 //! Not responsible for: port maps and wires (`board.rs` makes the connections; `crate::wiring` has the numbers).
 
+pub mod coprocessor;
 pub mod debug_ports;
 pub mod i8042;
 pub mod pic;

@@ -76,6 +76,8 @@ pub struct Cpu {
     pub step_ends: bool,
     /// Debug traps (DR6 bits) to deliver at the next boundary.
     pub debug_traps: u64,
+    /// The running instruction is to run in spite of a waiting x87 error (IGNNE#).
+    pub float_errors_ignored: bool,
     /// How code is decoded now.
     pub mode: Mode,
     /// Everything else.
@@ -189,6 +191,7 @@ impl Cpu {
             shadow: 0,
             step_ends: false,
             debug_traps: 0,
+            float_errors_ignored: false,
             mode: Mode { code_bits: 16, stack_bits: 16, flat: false },
             s: CpuState::default(),
             model,

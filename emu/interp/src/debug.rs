@@ -6,7 +6,13 @@ use crate::cpu::Cpu;
 use crate::fault::R;
 use gemel_x86::Exception;
 use gemel_x86::control::{CR4_DE, DR6_FIXED, DR7_FIXED};
+use gemel_x86::flags::{CF, OF, PF, SF, ZF};
 use gemel_x86::segment::CS;
+use iced_x86::{Code, ConditionCode, FlowControl};
+
+/// DEBUGCTL: last branch recording, single step on branches.
+const LBR: u64 = 1 << 0;
+const BTF: u64 = 1 << 1;
 
 /// What a breakpoint waits for (the R/W fields of DR7).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,6 +24,64 @@ enum Watch {
 }
 
 impl Cpu {
+    /// Whether a single step ends at the next taken branch and not at the next instruction (SDM 3B 17.4.3).
+    pub(crate) fn steps_on_branches(&self) -> bool {
+        self.s.debug_ctl & BTF != 0
+    }
+
+    /// #DB turns recording and stepping on branches off (APM 2 13.1.1.5; SDM 3B 17.4.3).
+    pub(crate) fn branch_debugging_off(&mut self) {
+        self.s.debug_ctl &= !(LBR | BTF);
+    }
+
+    /// Whether an instruction of this `Code`, about to run, is a branch that will be taken.
+    pub(crate) fn is_taken_branch(&self, code: u16) -> bool {
+        let Ok(code) = Code::try_from(usize::from(code)) else { return false };
+        match code.flow_control() {
+            FlowControl::UnconditionalBranch
+            | FlowControl::IndirectBranch
+            | FlowControl::Call
+            | FlowControl::IndirectCall
+            | FlowControl::Return => true,
+            FlowControl::ConditionalBranch => {
+                let counter = self.regs[1] & crate::isa::control_transfer::counter_mask(code);
+                if code.is_jcx_short() {
+                    return counter == 0;
+                }
+                let counts_on = !(code.is_loop() || code.is_loopcc()) || counter != 1;
+                counts_on && self.holds(code.condition_code())
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether a condition holds; none always does.
+    fn holds(&self, condition: ConditionCode) -> bool {
+        use ConditionCode as C;
+        let flags = self.flags.bits();
+        let set = |flag: u64| flags & flag != 0;
+        let less = set(SF) != set(OF);
+        match condition {
+            C::None => true,
+            C::o => set(OF),
+            C::no => !set(OF),
+            C::b => set(CF),
+            C::ae => !set(CF),
+            C::e => set(ZF),
+            C::ne => !set(ZF),
+            C::be => set(CF | ZF),
+            C::a => !set(CF | ZF),
+            C::s => set(SF),
+            C::ns => !set(SF),
+            C::p => set(PF),
+            C::np => !set(PF),
+            C::l => less,
+            C::ge => !less,
+            C::le => less || set(ZF),
+            C::g => !less && !set(ZF),
+        }
+    }
+
     /// Breakpoint `n` when it is armed: what it waits for, its first address, its length.
     fn breakpoint(&self, n: usize) -> Option<(Watch, u64, u64)> {
         if self.s.dr7 >> (2 * n) & 3 == 0 {

@@ -81,6 +81,7 @@ impl Cpu {
             return None;
         }
         let stepped = self.single_steps();
+        let traps = stepped && (!self.steps_on_branches() || self.branches_next(io));
         let resumed = self.system_flags & RF != 0;
         let one = shadow != 0 || stepped || resumed || self.mmu.mode == crate::mmu::CHECKED;
         // RF is for this instruction; what it pushes or faults with does not depend on it, and IRET may set it anew.
@@ -88,7 +89,7 @@ impl Cpu {
         self.step_ends = false;
         let retired = self.run_block(if one { 1 } else { u64::from(u16::MAX) }, io);
         // MOV SS and POP SS are not stepped (SDM 3A 6.8.3): the next instruction's step is the first.
-        if retired && stepped && !self.step_ends && self.shadow & 2 == 0 {
+        if retired && traps && !self.step_ends && self.shadow & 2 == 0 {
             self.debug_traps |= DR6_BS;
         }
         None
@@ -96,7 +97,7 @@ impl Cpu {
 
     /// Runs at most `most` instructions of the block at RIP. False when it ended in a fault (now delivered).
     #[inline(always)]
-    fn run_block(&mut self, most: u64, io: &mut dyn CpuIo) -> bool {
+    pub(crate) fn run_block(&mut self, most: u64, io: &mut dyn CpuIo) -> bool {
         let start = self.rip;
         let lin = start.wrapping_add(self.seg_base[CS]);
         let found = match self.blocks.successor(lin) {
@@ -104,8 +105,7 @@ impl Cpu {
             _ => self.next_block(start, lin, io),
         };
         let Ok(pointer) = found else {
-            self.fault_at_boundary(io);
-            return false;
+            return self.fault_at_boundary(io);
         };
         // SAFETY: blocks are freed only by `bury`, which runs in `find_block` before a block is handed out. An instruction may drop
         // the block from the cache, but not its memory.
@@ -125,8 +125,7 @@ impl Cpu {
                 self.count += u64::from(i);
                 self.nth = 0;
                 self.rip = self.rip_of(op);
-                self.fault_at_boundary(io);
-                return false;
+                return self.fault_at_boundary(io);
             }
             i += 1;
         }
@@ -138,11 +137,28 @@ impl Cpu {
         true
     }
 
+    /// Whether the instruction at RIP is a branch that will be taken. What its fetch raises comes again when it runs.
+    #[cold]
+    fn branches_next(&mut self, io: &mut dyn CpuIo) -> bool {
+        let start = self.rip;
+        let Ok(block) = self.next_block(start, start.wrapping_add(self.seg_base[CS]), io) else {
+            return false;
+        };
+        // SAFETY: as in `run_block`.
+        let first = unsafe { block.as_ref() }.ops.first();
+        first.is_some_and(|op| self.is_taken_branch(op.code))
+    }
+
+    /// The instruction at RIP raised something. Whether it retired in the end, which only one with an ignored x87 error does.
     #[cold]
     #[inline(never)]
-    fn fault_at_boundary(&mut self, io: &mut dyn CpuIo) {
+    fn fault_at_boundary(&mut self, io: &mut dyn CpuIo) -> bool {
         self.blocks.set_running(None);
+        if self.is_float_error_outside() {
+            return self.report_float_error(io);
+        }
         self.deliver_fault(io);
+        false
     }
 
     /// The block at RIP when the last one does not know it as a successor; now it does.

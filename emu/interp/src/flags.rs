@@ -52,6 +52,7 @@ impl LazyFlags {
     }
 
     /// Changes the flags in `mask` to those of `bits`.
+    #[inline]
     pub fn update(&mut self, mask: u64, bits: u64) {
         *self = Self::from_bits((self.bits() & !mask | bits & mask) & STATUS);
     }

@@ -130,6 +130,7 @@ impl Cpu {
                 // Bits 0 to 3 belong to this exception alone; the rest is for software to clear (SDM 3B 17.2.3).
                 self.s.dr6 = self.s.dr6 & !0xf | exception.address | DR6_FIXED;
                 self.s.dr7 &= !DR7_GD;
+                self.branch_debugging_off();
             }
             _ => {}
         }

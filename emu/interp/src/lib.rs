@@ -11,6 +11,7 @@ mod debug;
 mod exec;
 pub mod fault;
 pub mod flags;
+mod float_error;
 mod gate;
 pub mod interrupt;
 pub mod isa;

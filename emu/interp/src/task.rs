@@ -52,6 +52,10 @@ mod tss32 {
     pub(super) const LAST: u32 = 0x67;
 }
 
+/// Upper halves of the general registers after a switch to a 16-bit TSS: "modified and not maintained" (SDM 3A 7.6). Ones,
+/// as other PCs have them; those of EIP and EFLAGS are zero, FS and GS null.
+const UPPER_OF_16: u32 = 0xffff_0000;
+
 /// Offsets of the 16-bit TSS (SDM 3A figure 7-10).
 mod tss16 {
     pub(super) const IP: u64 = 0x0e;
@@ -179,7 +183,7 @@ impl Cpu {
             image.eip = word(tss16::IP)?.into();
             image.eflags = word(tss16::IP + 2)?.into();
             for (i, register) in image.gpr.iter_mut().enumerate() {
-                *register = word(tss16::GPR + 2 * i as u64)?.into();
+                *register = u32::from(word(tss16::GPR + 2 * i as u64)?) | UPPER_OF_16;
             }
             for (i, selector) in image.selectors.iter_mut().take(4).enumerate() {
                 *selector = word(tss16::SEGMENTS + 2 * i as u64)?;

@@ -49,6 +49,7 @@ pub struct Bus {
     controllers: Vec<u16>,
     message_target: u16,
     end_listeners: Vec<u16>,
+    float_error_wires: Option<(Wire, Wire)>,
     wires: Wires,
     timers: Timers,
     outputs: Vec<Output>,
@@ -70,6 +71,7 @@ impl BusBuilder {
                 controllers: Vec::new(),
                 message_target: NOBODY,
                 end_listeners: Vec::new(),
+                float_error_wires: None,
                 wires: Wires::new(wires),
                 timers: Timers::default(),
                 outputs: Vec::new(),
@@ -127,6 +129,12 @@ impl BusBuilder {
         self
     }
 
+    /// Names the wires behind the vCPU's FERR# output and IGNNE# input.
+    pub fn float_errors(&mut self, ferr: Wire, ignne: Wire) -> &mut Self {
+        self.bus.float_error_wires = Some((ferr, ignne));
+        self
+    }
+
     /// The finished bus; every device is reset, at time zero.
     pub fn build(self) -> Bus {
         let mut bus = self.bus;
@@ -157,6 +165,12 @@ impl Bus {
         f: impl FnOnce(&mut dyn Device, &mut DeviceCx<'_>) -> R,
     ) -> Option<R> {
         let result = self.call_unsettled(id, now, f);
+        self.settle(now);
+        result
+    }
+
+    /// Delivers changes of wires and messages until none is left.
+    fn settle(&mut self, now: VirtTime) {
         while let Some(signal) = self.wires.take_pending() {
             match signal {
                 Signal::Level(wire, level) => {
@@ -176,7 +190,6 @@ impl Bus {
                 }
             }
         }
-        result
     }
 
     fn call_unsettled<R>(
@@ -301,6 +314,14 @@ impl Bus {
     /// The vCPU takes the NMI.
     pub fn take_nmi(&mut self) {
         self.nmi = false;
+    }
+
+    /// The vCPU drives FERR#. Returns IGNNE#.
+    pub fn float_error(&mut self, now: VirtTime, waits: bool) -> bool {
+        let Some((ferr, ignne)) = self.float_error_wires else { return false };
+        self.wires.set(ferr, waits);
+        self.settle(now);
+        self.wires.level(ignne)
     }
 
     /// The earliest deadline of any device.

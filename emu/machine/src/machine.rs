@@ -277,6 +277,11 @@ impl CpuIo for Io<'_> {
         self.settle(at)
     }
 
+    fn float_error(&mut self, at: Position, waits: bool) -> (bool, Attention) {
+        let ignored = self.bus.float_error(self.now(at), waits);
+        (ignored, self.settle(at))
+    }
+
     fn query(&mut self, at: Position, query: Query) -> u64 {
         let time = self.now(at);
         match query {

@@ -65,6 +65,11 @@ pub trait CpuIo {
     fn acknowledge_irq(&mut self, at: Position) -> (u8, Attention);
     /// Takes the NMI that [`Attention::nmi`] announced.
     fn acknowledge_nmi(&mut self, at: Position) -> Attention;
+    /// FERR#: an unmasked x87 error waits, or waits no more, with CR0.NE clear. Returns whether the board asserts IGNNE#, and
+    /// wants the error ignored. A board without the wires never does.
+    fn float_error(&mut self, at: Position, _waits: bool) -> (bool, Attention) {
+        (false, self.attention(at))
+    }
     /// The TSC, or a random number.
     fn query(&mut self, at: Position, query: Query) -> u64;
 }

@@ -330,9 +330,12 @@ fn idiv_any<W: Width + Mem, const MEM: bool>(c: &mut Cpu, op: &Op, io: &mut dyn 
 }
 
 fn put_quotient<W: Width>(c: &mut Cpu, quotient: u64, remainder: u64) {
-    for entry in [undefined::QUOTIENT_OC, undefined::QUOTIENT_AF, undefined::QUOTIENT_SZP] {
-        entry.settle(&mut c.flags, || undefined::Case::of(W::cut(quotient)));
-    }
+    const { undefined::QUOTIENT_OC.keeps() };
+    let case = undefined::Case::of(W::cut(quotient));
+    c.flags.update(
+        undefined::QUOTIENT_AF.flags() | undefined::QUOTIENT_SZP.flags(),
+        undefined::QUOTIENT_AF.predict(&case) | undefined::QUOTIENT_SZP.predict(&case),
+    );
     if W::BITS == 8 {
         ((quotient & 0xff | remainder << 8) as u16).put(&mut c.regs, 0);
     } else {

@@ -11,6 +11,7 @@ use crate::op::{BLOCK_RIP, Handler, Op};
 use gemel_machine::CpuIo;
 use gemel_x86::segment::SS;
 use gemel_x86::{Exception, Vector};
+use iced_x86::Code;
 
 /// The target of a near relative branch.
 #[inline(always)]
@@ -117,13 +118,13 @@ pub fn ret(f: &Form<'_>) -> Option<Handler> {
 }
 
 /// The mask of a counter register, by the address size that the form's code names.
-fn counter_mask(f: &Form<'_>) -> u64 {
-    let name = format!("{:?}", f.code);
+pub(crate) fn counter_mask(code: Code) -> u64 {
+    let name = format!("{code:?}");
     match name.rsplit('_').next() {
         Some("CX") => 0xffff,
         Some("ECX") => 0xffff_ffff,
         Some("RCX") => u64::MAX,
-        _ => match f.mnemonic {
+        _ => match code.mnemonic() {
             iced_x86::Mnemonic::Jcxz => 0xffff,
             iced_x86::Mnemonic::Jecxz => 0xffff_ffff,
             _ => u64::MAX,
@@ -155,7 +156,7 @@ fn put_counter<const MASK: u64>(c: &mut Cpu, value: u64) {
 }
 
 fn loop_any<const CONDITION: u8>(f: &Form<'_>) -> Option<Handler> {
-    Some(match counter_mask(f) {
+    Some(match counter_mask(f.code) {
         0xffff => loop_with::<0xffff, CONDITION>,
         0xffff_ffff => loop_with::<0xffff_ffff, CONDITION>,
         _ => loop_with::<{ u64::MAX }, CONDITION>,
@@ -183,7 +184,7 @@ fn jump_if_zero<const MASK: u64>(c: &mut Cpu, op: &Op, _io: &mut dyn CpuIo) -> R
 
 /// JCXZ, JECXZ, JRCXZ.
 pub fn jcxz(f: &Form<'_>) -> Option<Handler> {
-    Some(match counter_mask(f) {
+    Some(match counter_mask(f.code) {
         0xffff => jump_if_zero::<0xffff>,
         0xffff_ffff => jump_if_zero::<0xffff_ffff>,
         _ => jump_if_zero::<{ u64::MAX }>,

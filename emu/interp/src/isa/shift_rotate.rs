@@ -29,18 +29,6 @@ fn top<W: Width>(v: W) -> bool {
 /// AF of a shift, which the manuals leave undefined.
 const SHIFT_AF: bool = undefined::SHIFT_AF.constant();
 
-/// The case for the table of undefined results.
-#[inline(always)]
-fn case<W: Width>(a: W, count: u32, r: W) -> Case {
-    Case { a: a.zext(), count, ..Case::of(r) }
-}
-
-/// OF by an entry of the table, CF being settled.
-#[inline(always)]
-fn overflow(entry: &undefined::Undefined, case: Case, cf: bool) -> bool {
-    entry.predict(&Case { after: if cf { CF } else { 0 }, ..case }) != 0
-}
-
 struct Shl;
 struct Shr;
 struct Sar;
@@ -52,15 +40,12 @@ struct Rcr;
 impl Shift for Shl {
     #[inline(always)]
     fn run<W: Width>(flags: &mut LazyFlags, a: W, count: u32) -> W {
-        let r = W::cut(a.zext() << count);
-        let case = case(a, count, r);
-        let cf = if W::BITS < 32 && count >= W::BITS {
-            undefined::SHL_CF.predict(&case) != 0
-        } else {
-            bit(a, W::BITS - count)
-        };
-        let of = if count == 1 { cf != top(r) } else { overflow(&undefined::SHL_OF, case, cf) };
-        flags.set(r, cf, of, SHIFT_AF);
+        const { undefined::SHL_CF.as_elsewhere() };
+        const { undefined::SHL_OF.as_elsewhere() };
+        let wide = u128::from(a.zext()) << count;
+        let r = W::cut(wide as u64);
+        let cf = wide >> W::BITS & 1 != 0;
+        flags.set(r, cf, cf != top(r), SHIFT_AF);
         r
     }
 }
@@ -68,14 +53,10 @@ impl Shift for Shl {
 impl Shift for Shr {
     #[inline(always)]
     fn run<W: Width>(flags: &mut LazyFlags, a: W, count: u32) -> W {
+        const { undefined::SHR_CF.as_elsewhere() };
         let r = W::cut(a.zext() >> count);
-        let cf = if W::BITS < 32 && count >= W::BITS {
-            undefined::SHR_CF.predict(&case(a, count, r)) != 0
-        } else {
-            bit(a, count - 1)
-        };
         let of = if count == 1 { top(a) } else { const { undefined::SHR_OF.constant() } };
-        flags.set(r, cf, of, SHIFT_AF);
+        flags.set(r, bit(a, count - 1), of, SHIFT_AF);
         r
     }
 }
@@ -91,23 +72,18 @@ impl Shift for Sar {
     }
 }
 
-/// CF and OF of a rotate.
+/// CF and OF of a rotate to the left.
 #[inline(always)]
-fn left_rotated<W: Width>(flags: &mut LazyFlags, a: W, count: u32, r: W, cf: bool) {
-    let of =
-        if count == 1 { cf != top(r) } else { overflow(&undefined::ROTATE_LEFT_OF, case(a, count, r), cf) };
-    flags.set_cf_of(cf, of);
+fn left_rotated<W: Width>(flags: &mut LazyFlags, r: W, cf: bool) {
+    const { undefined::ROTATE_LEFT_OF.as_elsewhere() };
+    flags.set_cf_of(cf, cf != top(r));
 }
 
 /// The same, to the right.
 #[inline(always)]
-fn right_rotated<W: Width>(flags: &mut LazyFlags, a: W, count: u32, r: W, cf: bool) {
-    let of = if count == 1 {
-        top(r) != bit(r, W::BITS - 2)
-    } else {
-        overflow(&undefined::ROTATE_RIGHT_OF, case(a, count, r), cf)
-    };
-    flags.set_cf_of(cf, of);
+fn right_rotated<W: Width>(flags: &mut LazyFlags, r: W, cf: bool) {
+    const { undefined::ROTATE_RIGHT_OF.as_elsewhere() };
+    flags.set_cf_of(cf, top(r) != bit(r, W::BITS - 2));
 }
 
 fn rotate_left<W: Width>(a: W, count: u32) -> W {
@@ -119,7 +95,7 @@ impl Shift for Rol {
     #[inline(always)]
     fn run<W: Width>(flags: &mut LazyFlags, a: W, count: u32) -> W {
         let r = rotate_left(a, count);
-        left_rotated(flags, a, count, r, bit(r, 0));
+        left_rotated(flags, r, bit(r, 0));
         r
     }
 }
@@ -128,7 +104,7 @@ impl Shift for Ror {
     #[inline(always)]
     fn run<W: Width>(flags: &mut LazyFlags, a: W, count: u32) -> W {
         let r = rotate_left(a, W::BITS - count % W::BITS);
-        right_rotated(flags, a, count, r, top(r));
+        right_rotated(flags, r, top(r));
         r
     }
 }
@@ -146,7 +122,7 @@ impl Shift for Rcl {
     fn run<W: Width>(flags: &mut LazyFlags, a: W, count: u32) -> W {
         let n = count % (W::BITS + 1);
         let (cf, r) = rotate_through(flags.cf(), a, n);
-        left_rotated(flags, a, count, r, cf);
+        left_rotated(flags, r, cf);
         r
     }
 }
@@ -156,7 +132,7 @@ impl Shift for Rcr {
     fn run<W: Width>(flags: &mut LazyFlags, a: W, count: u32) -> W {
         let n = count % (W::BITS + 1);
         let (cf, r) = rotate_through(flags.cf(), a, (W::BITS + 1 - n) % (W::BITS + 1));
-        right_rotated(flags, a, count, r, cf);
+        right_rotated(flags, r, cf);
         r
     }
 }
@@ -246,9 +222,10 @@ pub fn rcr(f: &Form<'_>) -> Option<Handler> {
 /// A double shift: `a` moves by `n`, bits of `b` come in.
 fn double<W: Width, const LEFT: bool>(flags: &mut LazyFlags, a: W, b: W, n: u32) -> W {
     const AF: bool = undefined::DOUBLE_AF.constant();
+    const { undefined::SHLD_OF.as_elsewhere() };
+    const { undefined::SHRD_OF.as_elsewhere() };
     let bits = W::BITS;
-    // With 16-bit operands only.
-    if n > bits {
+    if bits == 16 && n > bits {
         return double_beyond::<W, LEFT>(flags, a, b, n);
     }
     let (v, more) = (u128::from(a.zext()), u128::from(b.zext()));
@@ -257,11 +234,14 @@ fn double<W: Width, const LEFT: bool>(flags: &mut LazyFlags, a: W, b: W, n: u32)
     } else {
         (W::cut(((more << bits | v) >> n) as u64), bit(a, n - 1))
     };
-    // OF tells a change of sign.
-    let of = if n == 1 {
-        top(r) != top(a)
+    // A change of sign.
+    let of = if !LEFT {
+        top(r) != bit(r, bits - 2)
+    } else if bits == 16 && n == bits {
+        let after = if cf { CF } else { 0 };
+        undefined::SHLD_OF_WHOLE.predict(&Case { after, ..Case::of(r) }) != 0
     } else {
-        overflow(if LEFT { &undefined::SHLD_OF } else { &undefined::SHRD_OF }, case(a, n, r), cf)
+        top(r) != cf
     };
     flags.set(r, cf, of, AF);
     r
@@ -274,7 +254,7 @@ fn double_beyond<W: Width, const LEFT: bool>(flags: &mut LazyFlags, a: W, b: W, 
     } else {
         (undefined::SHRD_BEYOND, undefined::SHRD_BEYOND_FLAGS)
     };
-    let before = Case { b: b.zext(), before: flags.bits(), ..case(a, n, a) };
+    let before = Case { a: a.zext(), b: b.zext(), count: n, before: flags.bits(), ..Case::of(a) };
     let r = result.predict(&before);
     status.settle(flags, || Case { result: r, ..before });
     W::cut(r)

@@ -200,6 +200,7 @@ fn fx_restore<const WIDE: bool>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
         let n = xmm_count(c);
         set_registers(&mut c.s.xmm[..n], &bytes[160..]);
     }
+    c.float_error_settled(op, io);
     Ok(())
 }
 
@@ -302,5 +303,6 @@ fn x_restore<const WIDE: bool>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
         // Zeroes where they are not present.
         set_registers(&mut c.s.ymm_upper[..n], &upper);
     }
+    c.float_error_settled(op, io);
     Ok(())
 }

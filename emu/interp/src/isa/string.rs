@@ -11,7 +11,7 @@ use crate::lower::Form;
 use crate::mmu::access::Mem;
 use crate::op::{CHECK_SEGMENT, Handler, Op, REP, REPNE};
 use gemel_machine::CpuIo;
-use gemel_x86::flags::DF;
+use gemel_x86::flags::{DF, RF};
 use gemel_x86::segment::ES;
 
 /// Fewer iterations than this are not worth the bulk path.
@@ -65,6 +65,9 @@ pub(super) fn repeat(
         }
         if !may_go_on(c) {
             c.rip = c.rip_of(op);
+            // What interrupts between iterations pushes RF set, so that a breakpoint on the instruction does not hit again
+            // (SDM 3B 17.3.1.1).
+            c.system_flags |= RF;
             return Ok(());
         }
         c.count += 1;

@@ -94,6 +94,8 @@ pub enum Rule {
     Kept,
     /// SF, ZF and PF tell of the result, as they do elsewhere.
     OfResult,
+    /// What the manuals define for other cases of the instruction holds here too; the function computes it.
+    AsElsewhere(fn(&Case) -> u64),
     /// What the function computes.
     Formula(fn(&Case) -> u64),
 }
@@ -137,7 +139,7 @@ impl Undefined {
             (Rule::Kept, Element::Flags(_)) => case.before,
             (Rule::Kept, Element::Destination) => case.a,
             (Rule::OfResult, _) => flags_of_result(case),
-            (Rule::Formula(f), _) => f(case),
+            (Rule::AsElsewhere(f) | Rule::Formula(f), _) => f(case),
         };
         value & mask
     }
@@ -161,7 +163,13 @@ impl Undefined {
         }
     }
 
-    /// For a handler that leaves a destination alone. With another rule it does not compile.
+    /// For a handler that makes no difference between the undefined and the defined cases. With another rule it does not
+    /// compile.
+    pub(super) const fn as_elsewhere(&self) {
+        assert!(matches!(self.rule, Rule::AsElsewhere(_)), "the handler sees no difference, the table does");
+    }
+
+    /// For a handler that leaves a flag or a destination alone. With another rule it does not compile.
     pub(super) const fn keeps(&self) {
         assert!(matches!(self.rule, Rule::Kept), "the handler leaves what the table says is changed");
     }
@@ -186,6 +194,14 @@ fn counted(case: &Case) -> bool {
 
 fn counted_not_one(case: &Case) -> bool {
     case.count > 1
+}
+
+fn counted_below_width(case: &Case) -> bool {
+    case.count > 1 && case.count < case.width
+}
+
+fn as_wide(case: &Case) -> bool {
+    case.count == case.width
 }
 
 fn beyond_width(case: &Case) -> bool {
@@ -229,11 +245,10 @@ fn top_bits_differ(case: &Case) -> u64 {
     flag(OF, case.sign() != case.result_bit(case.width - 2))
 }
 
-/// SHLD's OF: as after a shift by one, but as if the sign were clear once all of the destination is shifted out (16-bit
-/// operands).
+/// OF of 16-bit SHLD by 16: as after a shift by one, were the sign clear.
 #[inline(always)]
-fn carry_is_not_sign_within(case: &Case) -> u64 {
-    if case.count < case.width { carry_is_not_sign(case) } else { flag(OF, case.carry()) }
+fn carry_alone(case: &Case) -> u64 {
+    flag(OF, case.carry())
 }
 
 /// The last bit that SHL moved out; zeros follow the operand.
@@ -337,7 +352,7 @@ macro_rules! undefined {
 }
 
 use Element::{Destination, Flags};
-use Rule::{Cleared, Formula, Kept, OfResult, Set};
+use Rule::{AsElsewhere, Cleared, Formula, Kept, OfResult, Set};
 
 undefined! {
     /// SDM 2A AND.
@@ -365,25 +380,27 @@ undefined! {
     /// SDM 2B SAL/SAR/SHL/SHR.
     SHIFT_AF: Shl Sal Shr Sar, "count not 0" counted, Flags(AF) => Set;
     /// The same.
-    SHL_OF: Shl Sal, "count beyond 1" counted_not_one, Flags(OF) => Formula(carry_is_not_sign);
+    SHL_OF: Shl Sal, "count beyond 1" counted_not_one, Flags(OF) => AsElsewhere(carry_is_not_sign);
     /// The same.
-    SHL_CF: Shl Sal, "count not below the operand size" from_width_on, Flags(CF) => Formula(last_out_left);
+    SHL_CF: Shl Sal, "count not below the operand size" from_width_on, Flags(CF) => AsElsewhere(last_out_left);
     /// The same.
     SHR_OF: Shr, "count beyond 1" counted_not_one, Flags(OF) => Cleared;
     /// The same.
-    SHR_CF: Shr, "count not below the operand size" from_width_on, Flags(CF) => Formula(last_out_right);
+    SHR_CF: Shr, "count not below the operand size" from_width_on, Flags(CF) => AsElsewhere(last_out_right);
     /// The same.
     SAR_OF: Sar, "count beyond 1" counted_not_one, Flags(OF) => Cleared;
     /// SDM 2B RCL/RCR/ROL/ROR.
-    ROTATE_LEFT_OF: Rol Rcl, "count beyond 1" counted_not_one, Flags(OF) => Formula(carry_is_not_sign);
+    ROTATE_LEFT_OF: Rol Rcl, "count beyond 1" counted_not_one, Flags(OF) => AsElsewhere(carry_is_not_sign);
     /// The same.
-    ROTATE_RIGHT_OF: Ror Rcr, "count beyond 1" counted_not_one, Flags(OF) => Formula(top_bits_differ);
+    ROTATE_RIGHT_OF: Ror Rcr, "count beyond 1" counted_not_one, Flags(OF) => AsElsewhere(top_bits_differ);
     /// SDM 2B SHLD, SHRD.
     DOUBLE_AF: Shld Shrd, "count not 0" counted, Flags(AF) => Set;
     /// SDM 2B SHLD.
-    SHLD_OF: Shld, "count beyond 1" counted_not_one, Flags(OF) => Formula(carry_is_not_sign_within);
+    SHLD_OF: Shld, "count beyond 1, below the operand size" counted_below_width, Flags(OF) => AsElsewhere(carry_is_not_sign);
+    /// The same; 16-bit operands.
+    SHLD_OF_WHOLE: Shld, "count of the operand size" as_wide, Flags(OF) => Formula(carry_alone);
     /// SDM 2B SHRD.
-    SHRD_OF: Shrd, "count beyond 1" counted_not_one, Flags(OF) => Formula(top_bits_differ);
+    SHRD_OF: Shrd, "count beyond 1" counted_not_one, Flags(OF) => AsElsewhere(top_bits_differ);
     /// SDM 2B SHLD.
     SHLD_BEYOND: Shld, "count beyond the operand size" beyond_width, Destination => Formula(shld_again);
     /// SDM 2B SHRD.

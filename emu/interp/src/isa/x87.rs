@@ -62,17 +62,20 @@ pub fn available(c: &mut Cpu) -> R {
     if c.s.cr0 & (CR0_EM | CR0_TS) == 0 { Ok(()) } else { c.fail(Exception::new(Vector::DeviceNotAvailable)) }
 }
 
-/// #MF when an unmasked error waits (SDM 1 8.7). With CR0.NE clear a PC reports it through FERR# and IRQ 13; here it is #MF either
-/// way.
+/// #MF when an unmasked error waits (SDM 1 8.7). With CR0.NE clear it goes outside instead (`float_error`).
 #[inline(always)]
 pub fn no_pending_error(c: &mut Cpu) -> R {
-    if waiting_errors(c) == 0 { Ok(()) } else { c.fail(Exception::new(Vector::X87)) }
+    if waiting_errors(c) == 0 || c.float_errors_ignored {
+        Ok(())
+    } else {
+        c.fail(Exception::new(Vector::X87))
+    }
 }
 
 /// Unmasked error flags. They say more than the summary bit, which a state that comes from elsewhere may have wrong: the host's unit
 /// would trap on them.
 #[inline(always)]
-fn waiting_errors(c: &Cpu) -> u16 {
+pub fn waiting_errors(c: &Cpu) -> u16 {
     c.s.fsw & !c.s.fcw & ERRORS
 }
 
@@ -165,8 +168,9 @@ fn with_store(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     c.check_write(lin, n, op.seg, io)?;
     note(c, op, plan.fop());
     let mut operand = Operand::default();
+    let ignored = waiting_errors(c);
     run(c, plan, &mut operand);
-    if c.s.fsw & !c.s.fcw & UNSTORED != 0 {
+    if waiting_errors(c) & !ignored & UNSTORED != 0 {
         return Ok(());
     }
     match n {
@@ -230,9 +234,13 @@ fn run_brief(c: &mut Cpu, plan: Plan, operand: &mut Operand) -> Option<()> {
 #[inline(never)]
 fn run_whole(c: &mut Cpu, plan: Plan, operand: &mut Operand) {
     let rflags = c.flags.bits();
-    let mut state = State { fcw: c.s.fcw, fsw: c.s.fsw, ftw: c.s.ftw, st: &mut c.s.st };
+    // The host's unit would trap on errors that are ignored here.
+    let ignored = waiting_errors(c);
+    let summary = if ignored != 0 { ES | BUSY } else { 0 };
+    let fsw = c.s.fsw & !(ignored | summary);
+    let mut state = State { fcw: c.s.fcw, fsw, ftw: c.s.ftw, st: &mut c.s.st };
     let after = thunk::whole(plan.thunk(), &mut state, operand, rflags);
-    (c.s.fsw, c.s.ftw) = (state.fsw, state.ftw);
+    (c.s.fsw, c.s.ftw) = (state.fsw | ignored | summary, state.ftw);
     if plan.integer_flags() {
         c.flags.update(STATUS, after);
     }

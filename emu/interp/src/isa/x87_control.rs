@@ -64,16 +64,18 @@ pub fn set_control(s: &mut CpuState, fcw: u16) {
     }
 }
 
-fn fninit(c: &mut Cpu, _op: &Op, _io: &mut dyn CpuIo) -> R {
+fn fninit(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     available(c)?;
     initialise(&mut c.s);
+    c.float_error_settled(op, io);
     Ok(())
 }
 
-fn fnclex(c: &mut Cpu, _op: &Op, _io: &mut dyn CpuIo) -> R {
+fn fnclex(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     available(c)?;
     // Error flags, stack fault, summary, busy.
     c.s.fsw &= !0x80ff;
+    c.float_error_settled(op, io);
     Ok(())
 }
 
@@ -82,6 +84,7 @@ fn fldcw(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     no_pending_error(c)?;
     let fcw = c.load::<u16>(op, io)?;
     set_control(&mut c.s, fcw);
+    c.float_error_settled(op, io);
     Ok(())
 }
 
@@ -209,6 +212,7 @@ fn fnstenv(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     // All errors are masked afterwards (SDM 2A FSTENV).
     let fcw = c.s.fcw | ERRORS;
     set_control(&mut c.s, fcw);
+    c.float_error_settled(op, io);
     Ok(())
 }
 
@@ -221,6 +225,7 @@ fn fldenv(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     let lin = c.linear(op, n as u64, false)?;
     c.read_bytes(lin, op.seg, &mut bytes[..n], io)?;
     set_environment(c, &bytes, wide);
+    c.float_error_settled(op, io);
     Ok(())
 }
 
@@ -236,6 +241,7 @@ fn fnsave(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     let lin = c.linear(op, n as u64 + 80, true)?;
     c.write_bytes(lin, op.seg, &bytes[..n + 80], io)?;
     initialise(&mut c.s);
+    c.float_error_settled(op, io);
     Ok(())
 }
 
@@ -254,5 +260,6 @@ fn frstor(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
         value[..10].copy_from_slice(slot);
         c.s.st[(top + i) & 7] = u128::from_le_bytes(value);
     }
+    c.float_error_settled(op, io);
     Ok(())
 }

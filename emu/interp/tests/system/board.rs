@@ -67,6 +67,9 @@ pub struct Outside {
     pub nmi: bool,
     pub tsc: u64,
     pub msrs: BTreeMap<u32, u64>,
+    /// Every change of FERR#, and what IGNNE# says.
+    pub float_errors: Vec<bool>,
+    pub ignne: bool,
     /// Every OUT: port, size, value.
     pub written: Vec<(u16, u8, u32)>,
 }
@@ -109,6 +112,12 @@ impl CpuIo for Outside {
         self.nmi = false;
         self.attention(at)
     }
+    fn float_error(&mut self, at: Position, waits: bool) -> (bool, Attention) {
+        if self.float_errors.last().copied().unwrap_or(false) != waits {
+            self.float_errors.push(waits);
+        }
+        (self.ignne, self.attention(at))
+    }
     fn query(&mut self, _: Position, query: Query) -> u64 {
         assert_eq!(query, Query::Tsc);
         self.tsc
@@ -134,6 +143,8 @@ impl Guest {
             nmi: false,
             tsc: 0,
             msrs: BTreeMap::new(),
+            float_errors: Vec::new(),
+            ignne: false,
             written: Vec::new(),
         };
         let mut state = CpuState { rip: CODE, rflags: FIXED, cr0: CR0_ET, ..CpuState::default() };

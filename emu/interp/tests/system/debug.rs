@@ -2,7 +2,7 @@
 
 use crate::board::*;
 use gemel_x86::control::{DR6_BD, DR6_BS, DR6_FIXED, DR7_FIXED, DR7_GD};
-use gemel_x86::flags::{FIXED, RF, TF};
+use gemel_x86::flags::{FIXED, IF, RF, TF, ZF};
 
 /// A single step traps after the instruction, with TF in the frame and clear in the handler.
 #[test]
@@ -124,4 +124,87 @@ fn int1_is_a_hardware_exception() {
     let mut g = Guest::protected(3);
     g.run(&[0xf1]);
     assert_eq!((g.vector(), g.frame::<4>(1), g.state.dr6), (1, vec![CODE + 1], DR6_FIXED));
+}
+
+/// SDM 3B 17.4.3: with DEBUGCTL.BTF a single step ends at the next taken branch; #DB clears BTF.
+#[test]
+fn single_step_on_branches() {
+    const BTF: u64 = 2;
+    let run = |flags: u64, rcx: u64, code: &[u8]| {
+        let mut g = Guest::protected(0);
+        g.state.rflags |= TF | flags;
+        g.state.gpr[1] = rcx;
+        g.state.debug_ctl = BTF;
+        g.run(code);
+        assert_eq!((g.vector(), g.state.debug_ctl, g.state.dr6), (1, 0, DR6_FIXED | DR6_BS), "{code:x?}");
+        g.frame::<4>(1)[0] - CODE
+    };
+    for (flags, rcx, code, stopped) in [
+        (0, 0, &[0x90, 0x90, 0xeb, 0x10][..], 0x14),    // nop; nop; jmp
+        (0, 0, &[0x90, 0xeb, 0x00], 3),                 // a jump to the next instruction is one
+        (0, 0, &[0x74, 0x10, 0x90, 0xeb, 0x10], 0x15),  // jz not taken
+        (ZF, 0, &[0x74, 0x10, 0x90, 0xeb, 0x10], 0x12), // jz taken
+        (ZF, 0, &[0x75, 0x00, 0xeb, 0x10], 0x14),       // jnz to the next instruction, not taken
+        (0, 0, &[0x75, 0x00, 0xeb, 0x10], 2),           // and taken
+        (0, 1, &[0xe2, 0x00, 0xeb, 0x10], 0x14),        // loop ends
+        (0, 2, &[0xe2, 0x00, 0xeb, 0x10], 2),           // loop goes on
+        (ZF, 2, &[0xe0, 0x00, 0xeb, 0x10], 0x14),       // loopne
+        (0, 1, &[0xe3, 0x00, 0xeb, 0x10], 0x14),        // jecxz not taken
+        (0, 0, &[0xe3, 0x00, 0xeb, 0x10], 2),           // and taken
+        (0, 0, &[0xe8, 0x10, 0, 0, 0], 0x15),           // call
+    ] {
+        assert_eq!(run(flags, rcx, code), stopped, "{code:x?}");
+    }
+    // An instruction that is stepped over leaves BTF alone.
+    let mut g = Guest::protected(0);
+    g.state.rflags |= TF;
+    g.state.debug_ctl = BTF;
+    g.poke(g.state.rip, &[0x90, 0x90]);
+    g.run_for(1);
+    assert_eq!((g.state.rip, g.state.debug_ctl), (CODE + 1, BTF));
+}
+
+/// SDM 3B 17.3.1.1: RF is set in what an interrupt pushes between two iterations, and clear before the first and after the
+/// last; so an instruction breakpoint on a repeated instruction hits once.
+#[test]
+fn rf_between_iterations() {
+    for (done, rf) in [(0, 0), (1, RF), (2, RF), (3, 0)] {
+        let mut g = Guest::protected(0);
+        g.state.rflags |= IF;
+        g.state.gpr[1] = 3;
+        g.state.gpr[7] = 0x8000;
+        g.poke(g.state.rip, &[0xf3, 0xaa, 0x90, 0x90]); // rep stosb
+        if done != 0 {
+            g.run_for(done);
+        }
+        assert_eq!(g.state.gpr[1], 3 - done);
+        g.outside.interrupt = Some(0x50);
+        g.run_for(1);
+        assert_eq!(g.frame::<4>(3)[2], FIXED | IF | rf, "after {done}");
+    }
+    let mut g = Guest::protected(0);
+    g.state.dr[0] = CODE;
+    g.state.dr7 = DR7_FIXED | 1;
+    g.state.rflags |= RF;
+    g.state.gpr[1] = 3;
+    g.state.gpr[7] = 0x8000;
+    g.poke(g.state.rip, &[0xf3, 0xaa, 0x0f, 0x0b]);
+    for _ in 0..3 {
+        g.run_for(1);
+    }
+    assert_eq!((g.state.rip, g.state.gpr[1], g.state.rflags), (CODE + 2, 0, FIXED));
+}
+
+/// SDM 3B 17.3.1.1, for the single step: a trap like another.
+#[test]
+fn a_step_into_a_repetition_pushes_rf() {
+    for (count, rf) in [(3, RF), (1, 0)] {
+        let mut g = Guest::protected(0);
+        g.state.rflags |= TF;
+        g.state.gpr[1] = count;
+        g.state.gpr[7] = 0x8000;
+        g.run(&[0xf3, 0xaa, 0x90]);
+        let at = if count == 1 { CODE + 2 } else { CODE };
+        assert_eq!((g.vector(), g.frame::<4>(3)), (1, vec![at, CODE0.into(), FIXED | TF | rf]));
+    }
 }

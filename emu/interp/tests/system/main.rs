@@ -7,6 +7,7 @@
 mod board;
 mod debug;
 mod decimal;
+mod float_error;
 mod long;
 mod paging;
 mod protected;

@@ -132,3 +132,24 @@ fn into_protected_mode() {
     assert_eq!(g.peek64(GDT + 8), flat(TYPE_CODE, 0));
     assert_eq!(g.peek64(GDT + 16), flat(TYPE_DATA, 0));
 }
+
+/// SDM 3A 9.9.2: until a far jump reloads it, CS stays as protected mode had it: base, size, limit. The jump then sets
+/// the base, and leaves size and limit.
+#[test]
+fn cs_keeps_its_hidden_part_when_protected_mode_is_left() {
+    let mut g = Guest::protected(0);
+    let cs = Segment { base: 0x4000, limit: 0xf_ffff, ..g.state.seg[CS] };
+    (g.state.seg[CS], g.state.rip) = (cs, 0x10);
+    // mov eax, cr0; and al, -2; mov cr0, eax; mov eax, 12345678h; hlt
+    g.run(&[0x0f, 0x20, 0xc0, 0x24, 0xfe, 0x0f, 0x22, 0xc0, 0xb8, 0x78, 0x56, 0x34, 0x12, 0xf4]);
+    assert!(g.state.halted && g.state.cr0 & 1 == 0);
+    assert_eq!((g.state.rip, g.state.gpr[0], g.state.seg[CS]), (0x1e, 0x1234_5678, cs));
+    // jmp 0500:00000000, decoded as 32-bit code still
+    let mut g = Guest::protected(0);
+    g.poke(0x5000, &[0xb8, 0x78, 0x56, 0x34, 0x12, 0xf4]);
+    g.run(&[0x0f, 0x20, 0xc0, 0x24, 0xfe, 0x0f, 0x22, 0xc0, 0xea, 0, 0, 0, 0, 0, 5]);
+    assert!(g.state.halted);
+    let after = g.state.seg[CS];
+    assert_eq!((after.selector, after.base, after.limit), (0x500, 0x5000, u32::MAX));
+    assert_eq!((g.state.rip, g.state.gpr[0]), (6, 0x1234_5678));
+}

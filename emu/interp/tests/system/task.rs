@@ -125,7 +125,9 @@ fn sixteen_bit_tss() {
     }
     g.run(&far(0xea, TR2));
     assert!(g.state.halted && g.state.rip == START2 + 1);
-    assert_eq!((g.state.gpr[0] & 0xffff, g.selectors()), (0x7777, [DATA0, CODE0, DATA0, DATA0, 0, 0]));
+    // SDM 3A 7.6: upper halves are "modified and not maintained".
+    assert_eq!((g.state.gpr[0], g.selectors()), (0xffff_7777, [DATA0, CODE0, DATA0, DATA0, 0, 0]));
+    assert_eq!((g.state.gpr[3], g.state.rflags), (0xffff_0000, FIXED));
     assert_eq!(g.peek64(GDT + u64::from(TR2)) >> 40 & 0xf, 3);
 }
 
