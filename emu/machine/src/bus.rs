@@ -214,6 +214,8 @@ impl Bus {
 
     /// Resets every device. What the devices say to the world because of it goes out as always.
     pub fn reset(&mut self, now: VirtTime) {
+        // The vCPU is reset too, and drives FERR# no more.
+        self.float_error(now, false);
         // The reset line is held until the wires are quiet: a chip that heard of a wire falling is reset once more.
         for _ in 0..2 {
             for id in 0..self.devices.len() as u16 {
