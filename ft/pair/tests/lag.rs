@@ -1,0 +1,63 @@
+#![allow(clippy::unwrap_used)] // a test that unwraps fails with the line
+//! How far a secondary is behind, and when a primary's guest waits for it: a guest that sleeps must not.
+
+use gemel_machine::{At, Position, TimeBase, VirtTime};
+use gemel_pair::protocol::{Action, Event, Hello, Mark, Member, Message, PROTOCOL, Role, Timing};
+
+const MS: u64 = 1_000_000;
+/// Counts in a millisecond of guest time.
+const COUNTS: u64 = 250_000;
+
+fn hello(role: Role) -> Hello {
+    Hello { protocol: PROTOCOL, vm: "lag".into(), role, epoch: 1, machine: 3, log_header: Vec::new() }
+}
+
+/// A side whose pair is complete, at time 0 of its clock.
+fn side(role: Role, peer: Role) -> Member {
+    let timing = Timing { max_lag: 10 * MS, time_base: TimeBase { num: 4, den: 1 }, ..Timing::default() };
+    let mut member = Member::new(hello(role), timing, 0);
+    member.handle(0, Event::PeerConnected);
+    let started = member.handle(0, Event::PeerMessage(Message::Hello(hello(peer))));
+    assert!(started.contains(&Action::Start));
+    member
+}
+
+fn at(count: u64, time: u64) -> At {
+    At { position: Position { count, rip: 0, rcx: 0 }, time: VirtTime(time) }
+}
+
+fn sent(actions: &[Action]) -> Vec<&Message> {
+    actions
+        .iter()
+        .filter_map(|a| if let Action::ToPeer(message) = a { Some(message) } else { None })
+        .collect()
+}
+
+#[test]
+fn a_guest_that_slept_does_not_wait_for_its_secondary() {
+    let mut primary = side(Role::Primary, Role::Secondary);
+    primary.handle(1, Event::Reached(at(COUNTS, MS)));
+    primary.handle(2, Event::Reached(at(COUNTS, 500 * MS)));
+    assert_eq!((primary.figures().lag, primary.must_wait()), (MS, false), "asleep for half a second");
+
+    primary.handle(3, Event::Reached(at(12 * COUNTS, 511 * MS)));
+    assert_eq!((primary.figures().lag, primary.must_wait()), (12 * MS, true));
+    primary.handle(4, Event::PeerMessage(Message::Ack { sequence: 3, executed: 11 * COUNTS }));
+    assert_eq!((primary.figures().lag, primary.must_wait()), (MS, false));
+}
+
+/// Otherwise a primary that waits would wait for the next heartbeat.
+#[test]
+fn a_secondary_that_has_caught_up_says_so_at_once() {
+    let mut secondary = side(Role::Secondary, Role::Primary);
+    let mark = Mark { at: at(12 * COUNTS, 600 * MS), outputs: 0, delivered: 0 };
+    let heard = secondary.handle(5, Event::PeerMessage(Message::Mark { sequence: 1, mark }));
+    assert_eq!(sent(&heard), [&Message::Ack { sequence: 1, executed: 0 }]);
+    assert_eq!(secondary.figures().lag, 12 * MS);
+
+    let done = secondary.handle(6, Event::Reached(at(12 * COUNTS, 600 * MS)));
+    assert_eq!(sent(&done), [&Message::Heartbeat { delivered: 0, executed: 12 * COUNTS }]);
+    assert_eq!(secondary.figures().lag, 0);
+    let little = secondary.handle(7, Event::Reached(at(12 * COUNTS + 100, 601 * MS)));
+    assert!(sent(&little).is_empty(), "no message for every step");
+}
