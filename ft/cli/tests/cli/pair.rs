@@ -69,16 +69,20 @@ fn wait_until(what: &str, condition: impl Fn() -> bool) {
 /// Nobody is to be suspected because the host is busy with other tests.
 const SIDE: &str = "--arbiter arbiter --kernel guest -m 16 --silence 5000 --drop 5000";
 
-fn start(folder: &Path) -> [Process; 3] {
-    fs::write(folder.join("guest"), kernel(&alphabet())).unwrap();
+fn start_with(folder: &Path, code: &[u8]) -> [Process; 3] {
+    fs::write(folder.join("guest"), kernel(code)).unwrap();
     let primary =
         Process::start(folder, &format!("primary --listen unix:link --console unix:p --log p.gml {SIDE}"));
     wait_until("the primary", || fs::read_to_string(folder.join("primary.err")).unwrap().contains("waiting"));
     let secondary =
         Process::start(folder, &format!("secondary --connect unix:link --console unix:s --log s.gml {SIDE}"));
-    let console = Process::start(folder, "console unix:p unix:s");
+    [primary, secondary, Process::start(folder, "console unix:p unix:s")]
+}
+
+fn start(folder: &Path) -> [Process; 3] {
+    let pair = start_with(folder, &alphabet());
     wait_until("the 40th letter", || fs::metadata(folder.join("console.out")).unwrap().len() >= 40);
-    [primary, secondary, console]
+    pair
 }
 
 /// What the guest prints, and so must the console, and a replay of the survivor's log.
@@ -119,6 +123,16 @@ fn a_healthy_pair_ends_together_with_the_same_digest() {
     assert_eq!((primary.exit_code(), secondary.exit_code()), (Some(1), Some(1)));
     check_output(folder.path(), "p.gml");
     check_output(folder.path(), "s.gml");
+}
+
+/// mov dx, 0x3f8; mov al, '?'; out dx, al; sti; hlt; jmp back to hlt: nothing wakes it.
+const ASKS_AND_SLEEPS: &[u8] = &[0x66, 0xba, 0xf8, 0x03, 0xb0, b'?', 0xee, 0xfb, 0xf4, 0xeb, 0xfd];
+
+#[test]
+fn what_a_guest_prints_before_it_sleeps_does_not_wait_until_it_wakes() {
+    let folder = tempfile::tempdir().unwrap();
+    let _pair = start_with(folder.path(), ASKS_AND_SLEEPS);
+    wait_until("the question", || fs::read(folder.path().join("console.out")).unwrap() == b"?");
 }
 
 #[test]
