@@ -276,11 +276,16 @@ impl GuestRam {
 
     /// Every page that is not all zeros: its index and content. For snapshots.
     pub fn used_pages(&self) -> impl Iterator<Item = (u32, Vec<u8>)> + '_ {
-        (0..self.marks.len() as u32).filter_map(|page| {
+        (0..self.marks.len() as u32).filter(|page| self.was_written(*page)).filter_map(|page| {
             let mut content = vec![0; PAGE_SIZE];
             self.read(self.address_of_mapped(page), &mut content).ok()?;
             (!is_zero(&content)).then_some((page, content))
         })
+    }
+
+    /// Whether a page can be other than all zeros: most of a large RAM was never written to, and need not be looked at.
+    fn was_written(&self, page: u32) -> bool {
+        self.marks(page) & DIRTY != 0 || self.page_digests[page as usize].load(Relaxed) != 0
     }
 
     /// Like `address_of`, but `u64::MAX` (no RAM there) for pages under the video hole, which nothing can reach.
@@ -292,7 +297,7 @@ impl GuestRam {
     /// Zeroes all RAM (a restore starts from there). An engine hears of every marked page.
     pub fn clear(&self) {
         for page in 0..self.marks.len() as u32 {
-            if !self.with_page(page, is_zero) {
+            if self.was_written(page) && !self.with_page(page, is_zero) {
                 self.note_foreign_write(page);
                 // SAFETY: a whole page of the mapping.
                 unsafe { self.host_page(page).write_bytes(0, PAGE_SIZE) };
@@ -338,6 +343,23 @@ mod tests {
         let c = GuestRam::new(1 << 20).unwrap();
         c.write(0x2ffe, &[1, 2, 3, 4]).unwrap();
         assert_ne!(a.digest(), c.digest());
+    }
+
+    #[test]
+    fn used_pages_are_those_that_hold_something() {
+        let ram = GuestRam::new(1 << 20).unwrap();
+        let used = |ram: &GuestRam| ram.used_pages().map(|(page, _)| page).collect::<Vec<_>>();
+        ram.write(0x2000, &[1]).unwrap();
+        ram.write(0x7000, &[0]).unwrap();
+        assert_eq!(used(&ram), [2]);
+        ram.digest();
+        assert_eq!(used(&ram), [2], "clean, but not empty");
+        ram.write(0x2000, &[0]).unwrap();
+        ram.write(0x3000, &[4]).unwrap();
+        assert_eq!(used(&ram), [3]);
+        ram.clear();
+        assert_eq!(used(&ram), []);
+        assert_eq!(ram.digest(), 0);
     }
 
     #[test]
