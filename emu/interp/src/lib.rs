@@ -9,6 +9,7 @@ pub mod blocks;
 pub mod cpu;
 mod debug;
 mod exec;
+mod extent;
 pub mod fault;
 pub mod flags;
 mod float_error;

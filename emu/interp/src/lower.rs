@@ -3,11 +3,12 @@
 //! Not responsible for: which handler a mnemonic has (`isa`, the index), keeping blocks (`blocks`).
 
 use crate::cpu::{Cpu, Mode};
+use crate::extent::extent;
 use crate::fault::R;
 use crate::isa;
 use crate::op::{BLOCK_RIP, CHECK_SEGMENT, HAS_MEMORY, Handler, LOCK, NO_REG, NO_SEG, Op, REP, REPNE};
 use gemel_machine::ram::PAGE_SIZE;
-use gemel_x86::segment::{CS, FS, GS};
+use gemel_x86::segment::{CS, FS, GS, SS};
 use gemel_x86::{CpuModel, Feature};
 use iced_x86::{
     Code, CpuidFeature, Decoder, DecoderError, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind,
@@ -142,8 +143,8 @@ pub(crate) fn decode(cpu: &mut Cpu, rip: u64, lin: u64, page: u32) -> R<Decoded>
     let mut ops = Vec::with_capacity(8);
     let mut at = 0;
     while ops.len() < MOST && at < len {
-        let (instruction, error) = decode_one(cpu, rip.wrapping_add(at as u64), &bytes[at..len]);
-        if error == DecoderError::NoMoreBytes {
+        let (instruction, seen) = decode_one(cpu, rip.wrapping_add(at as u64), &bytes[at..len]);
+        if seen == Seen::CutOff {
             if !ops.is_empty() {
                 break;
             }
@@ -152,9 +153,9 @@ pub(crate) fn decode(cpu: &mut Cpu, rip: u64, lin: u64, page: u32) -> R<Decoded>
             }
             return decode_across(cpu, rip, lin, &mut bytes, len);
         }
-        let bound = lower(cpu, &instruction, error, rip, at as u16, &bytes[at..]);
+        let bound = lower(cpu, &instruction, seen, rip, at as u16, &bytes[at..]);
         at += bound.len as usize;
-        let ends = ends_block(&instruction) || error != DecoderError::None;
+        let ends = ends_block(&instruction) || seen != Seen::Instruction;
         ops.push(bound);
         if ends {
             break;
@@ -174,11 +175,11 @@ fn decode_across(cpu: &mut Cpu, rip: u64, lin: u64, bytes: &mut [u8], len: usize
         more = more.min((inside as usize).saturating_sub(len));
     }
     copy_page(cpu, second, 0, &mut bytes[len..len + more]);
-    let (instruction, error) = decode_one(cpu, rip, &bytes[..len + more]);
-    if error == DecoderError::NoMoreBytes {
+    let (instruction, seen) = decode_one(cpu, rip, &bytes[..len + more]);
+    if seen == Seen::CutOff {
         return cpu.general_protection(0);
     }
-    let op = lower(cpu, &instruction, error, rip, 0, bytes);
+    let op = lower(cpu, &instruction, seen, rip, 0, bytes);
     let bytes = u16::from(op.len);
     Ok(Decoded { ops: [op].into(), bytes, second_page: Some(second) })
 }
@@ -188,7 +189,17 @@ fn copy_page(cpu: &Cpu, page: u32, offset: usize, out: &mut [u8]) {
     let _ = cpu.ram.read(cpu.ram.address_of(page) + offset as u64, out);
 }
 
-fn decode_one(cpu: &Cpu, rip: u64, bytes: &[u8]) -> (Instruction, DecoderError) {
+/// What bytes turned out to be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    Instruction,
+    /// All bytes of what is no instruction.
+    Undefined,
+    /// Part of what goes on behind them, be it an instruction or none.
+    CutOff,
+}
+
+fn decode_one(cpu: &Cpu, rip: u64, bytes: &[u8]) -> (Instruction, Seen) {
     // Near branches with an operand-size prefix: AMD's rule (APM 3 1.2.2), as the models' vendor is. Without BMI1 and
     // LZCNT their encodings are BSF and BSR with a prefix that means nothing.
     let mut options = DecoderOptions::AMD;
@@ -199,9 +210,51 @@ fn decode_one(cpu: &Cpu, rip: u64, bytes: &[u8]) -> (Instruction, DecoderError) 
         options |= DecoderOptions::NO_MPFX_0FBD;
     }
     let bytes = &bytes[..bytes.len().min(LONGEST)];
-    let mut decoder = Decoder::with_ip(u32::from(cpu.mode.code_bits), bytes, rip, options);
+    let bits = u32::from(cpu.mode.code_bits);
+    let mut decoder = Decoder::with_ip(bits, bytes, rip, options);
     let instruction = decoder.decode();
-    (instruction, decoder.last_error())
+    if decoder.last_error() != DecoderError::None {
+        if let Some(instruction) = permutation_without_w(bytes, bits, rip, options) {
+            return (instruction, Seen::Instruction);
+        }
+        let seen = if extent(bytes, bits).is_some() { Seen::Undefined } else { Seen::CutOff };
+        return (instruction, seen);
+    }
+    if instruction.code() == Code::Pause && bits == 64 && bytes[..instruction.len()].iter().any(is_rex_b) {
+        return (exchange_in_disguise(bytes, rip, options), Seen::Instruction);
+    }
+    (instruction, Seen::Instruction)
+}
+
+fn is_rex_b(byte: &u8) -> bool {
+    byte & 0xf1 == 0x41
+}
+
+/// VPERMQ and VPERMPD with W clear, which the manual calls #UD (SDM 2C VPERMQ): Zen 4 does not look at W.
+fn permutation_without_w(bytes: &[u8], bits: u32, rip: u64, options: u32) -> Option<Instruction> {
+    let prefix = |b: &u8| matches!(b, 0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65 | 0x67);
+    let at = bytes.iter().position(|b| !prefix(b))?;
+    let &[0xc4, map, last, 0 | 1, ..] = &bytes[at..] else { return None };
+    // Map 0F3A; W clear, 256 bits, 66.
+    if map & 0x1f != 3 || last & 0x87 != 5 {
+        return None;
+    }
+    let mut with_w = [0; LONGEST];
+    with_w[..bytes.len()].copy_from_slice(bytes);
+    with_w[at + 2] |= 0x80;
+    let mut decoder = Decoder::with_ip(bits, &with_w[..bytes.len()], rip, options);
+    let instruction = decoder.decode();
+    (decoder.last_error() == DecoderError::None).then_some(instruction)
+}
+
+/// F3 90 with REX.B, which iced takes for PAUSE, is an exchange with R8. Without F3, in whose place a prefix that means
+/// nothing keeps the length, iced knows it. A REX that is not the last prefix does nothing here either.
+fn exchange_in_disguise(bytes: &[u8], rip: u64, options: u32) -> Instruction {
+    let mut plain = [0; LONGEST];
+    for (to, from) in plain.iter_mut().zip(bytes) {
+        *to = if *from == 0xf3 { 0x3e } else { *from };
+    }
+    Decoder::with_ip(64, &plain[..bytes.len()], rip, options).decode()
 }
 
 /// Whether nothing may follow in the block: control transfers, and what repeats by itself: string instructions, gathers.
@@ -211,7 +264,7 @@ fn ends_block(i: &Instruction) -> bool {
         || (i.has_rep_prefix() || i.has_repne_prefix()) && i.is_string_instruction()
 }
 
-fn lower(cpu: &Cpu, i: &Instruction, error: DecoderError, rip: u64, offset: u16, bytes: &[u8]) -> Op {
+fn lower(cpu: &Cpu, i: &Instruction, seen: Seen, rip: u64, offset: u16, bytes: &[u8]) -> Op {
     let mode = cpu.mode;
     let form = Form {
         instruction: i,
@@ -223,7 +276,7 @@ fn lower(cpu: &Cpu, i: &Instruction, error: DecoderError, rip: u64, offset: u16,
         bytes: &bytes[..i.len().min(bytes.len())],
         thunk: Cell::new(0),
     };
-    let valid = error == DecoderError::None && !i.is_invalid() && offered(&cpu.model, i.code());
+    let valid = seen == Seen::Instruction && !i.is_invalid() && offered(&cpu.model, i.code());
     let run: Handler = if valid { isa::bind(&form).unwrap_or(isa::undefined) } else { isa::undefined };
     let mut op = Op {
         run,
@@ -321,7 +374,14 @@ fn memory(op: &mut Op, i: &Instruction, mode: Mode, rip: u64) {
     }
     let plain = usize::from(number) != FS && usize::from(number) != GS;
     if mode.code_bits == 64 {
-        op.seg = if plain { if seg == Register::SS { 2 } else { NO_SEG } } else { number };
+        // Overrides by other segments than FS and GS mean nothing, not even for which of #SS and #GP is raised.
+        let by_stack = explicit
+            && matches!(i.memory_base(), Register::RSP | Register::ESP | Register::RBP | Register::EBP);
+        op.seg = match (plain, by_stack) {
+            (true, true) => SS as u8,
+            (true, false) => NO_SEG,
+            (false, _) => number,
+        };
     } else {
         op.seg = number;
         if !mode.flat || !plain || usize::from(number) == CS {

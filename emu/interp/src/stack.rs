@@ -103,16 +103,27 @@ impl Stack {
 
     /// Reads the value at the pointer and moves it.
     pub(crate) fn pop(&mut self, cpu: &mut Cpu, slot: Slot, io: &mut dyn CpuIo) -> R<u64> {
-        let offset = self.pointer & self.mask;
+        let value = self.peek(cpu, slot, 0, io)?;
+        self.pointer = (self.pointer & self.mask).wrapping_add(slot.bytes());
+        Ok(value)
+    }
+
+    /// Reads the value `n` slots above the pointer.
+    pub(crate) fn peek(&self, cpu: &mut Cpu, slot: Slot, n: u64, io: &mut dyn CpuIo) -> R<u64> {
+        let offset = self.pointer.wrapping_add(n * slot.bytes()) & self.mask;
         let lin = self.linear(cpu, offset, slot)?;
         let seg = SS as u8;
-        let value = match slot {
+        Ok(match slot {
             Slot::Word => cpu.read::<u16>(lin, seg, io)?.into(),
             Slot::Dword => cpu.read::<u32>(lin, seg, io)?.into(),
             Slot::Qword => cpu.read::<u64>(lin, seg, io)?,
-        };
-        self.pointer = offset.wrapping_add(slot.bytes());
-        Ok(value)
+        })
+    }
+
+    /// The outer level's stack at the pointer: selector and pointer, in the order in which silicon reads them.
+    pub(crate) fn peek_outer(&self, cpu: &mut Cpu, slot: Slot, io: &mut dyn CpuIo) -> R<(u16, u64)> {
+        let selector = self.peek(cpu, slot, 1, io)? as u16;
+        Ok((selector, self.peek(cpu, slot, 0, io)?))
     }
 
     /// Skips bytes without touching them.

@@ -241,8 +241,8 @@ impl CpuModel {
             }
             // Invariant TSC.
             0x8000_0007 => [0, 0, 0, 1 << 8],
-            // 40 physical bits, 48 linear.
-            0x8000_0008 => [48 << 8 | 40, 0, 0, 0],
+            // 40 physical bits, 48 linear; x87 error pointers are saved and restored always.
+            0x8000_0008 => [48 << 8 | 40, 1 << 2, 0, 0],
             _ => [0; 4],
         }
     }

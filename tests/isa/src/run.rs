@@ -198,7 +198,7 @@ impl Runner {
                 let (case, _) = vector::parse(text)?;
                 let wanted = elements(differences);
                 let small = shrink::smallest(case, |case| {
-                    let allowed = generate::may_run(&self.model, &generate::decode(case));
+                    let allowed = generate::may_run(&self.model, case, &generate::decode(case));
                     Ok(allowed && elements(&self.one(case)?.2) == wanted)
                 })?;
                 if let (Ok(native), _, now) = self.one(&small)? {

@@ -132,13 +132,13 @@ fn debug_number(cpu: &mut Cpu, n: u8) -> R<u8> {
     }
 }
 
-/// Ring 0, and not while general detect guards the registers (SDM 3B 17.2.4).
+/// Not while general detect guards the registers (SDM 3B 17.2.4).
 fn require_debug_access(cpu: &mut Cpu) -> R {
-    cpu.require_ring0()?;
     if cpu.s.dr7 & DR7_GD != 0 { cpu.fail(Exception::debug(DR6_BD)) } else { Ok(()) }
 }
 
 fn from_debug(cpu: &mut Cpu, op: &Op, _: &mut dyn CpuIo) -> R {
+    cpu.require_ring0()?;
     let n = debug_number(cpu, op.r[1])?;
     require_debug_access(cpu)?;
     let value = match n {
@@ -151,6 +151,7 @@ fn from_debug(cpu: &mut Cpu, op: &Op, _: &mut dyn CpuIo) -> R {
 }
 
 fn to_debug(cpu: &mut Cpu, op: &Op, _: &mut dyn CpuIo) -> R {
+    cpu.require_ring0()?;
     let n = debug_number(cpu, op.r[0])?;
     require_debug_access(cpu)?;
     let value = operand(cpu, op.r[1]);

@@ -60,7 +60,13 @@ pub fn jcc<const CC: u8>(_f: &Form<'_>) -> Option<Handler> {
 fn call_to<W: Width + Mem>(c: &mut Cpu, op: &Op, to: u64, io: &mut dyn CpuIo) -> R {
     let back = c.next_rip(op);
     let fall_through = c.rip;
-    c.jump(to)?;
+    if c.jump(to).is_err() {
+        // The fault of a push that could not be made is the one to raise.
+        let sp = c.regs[4].wrapping_sub(W::BYTES as u64) & c.stack_mask();
+        let lin = c.stack_linear(sp, W::BYTES as u64, true)?;
+        c.check_write(lin, W::BYTES, SS as u8, io)?;
+        return c.general_protection(0);
+    }
     c.push::<W>(W::cut(back), io).inspect_err(|_| c.rip = fall_through)
 }
 
@@ -168,14 +174,15 @@ pub fn loop_(f: &Form<'_>) -> Option<Handler> {
     loop_any::<0>(f)
 }
 
-/// LOOPE.
-pub fn loope(f: &Form<'_>) -> Option<Handler> {
-    loop_any::<1>(f)
-}
-
-/// LOOPNE.
-pub fn loopne(f: &Form<'_>) -> Option<Handler> {
-    loop_any::<2>(f)
+/// LOOPE and LOOPNE. A repeat prefix takes the place of the opcode's condition: F3 means equal, F2 not equal. No manual says
+/// so; Zen 4 does it.
+pub fn loop_on_condition(f: &Form<'_>) -> Option<Handler> {
+    let equal = match (f.instruction.has_rep_prefix(), f.instruction.has_repne_prefix()) {
+        (true, _) => true,
+        (_, true) => false,
+        _ => f.mnemonic == iced_x86::Mnemonic::Loope,
+    };
+    if equal { loop_any::<1>(f) } else { loop_any::<2>(f) }
 }
 
 fn jump_if_zero<const MASK: u64>(c: &mut Cpu, op: &Op, _io: &mut dyn CpuIo) -> R {

@@ -61,8 +61,12 @@ fn extend_mem<D: Width, S: Width + Mem, const SIGNED: bool>(c: &mut Cpu, op: &Op
 
 fn extending<const SIGNED: bool>(f: &Form<'_>) -> Option<Handler> {
     let memory = f.kind(1) == Kind::Mem;
-    let source =
-        if memory { f.instruction.memory_size().size() } else { f.instruction.op1_register().size() };
+    let source = match memory {
+        // Only two of them are used, but Zen 4 reads four, as its page faults show.
+        true if f.code == iced_x86::Code::Movsxd_r16_rm16 => 4,
+        true => f.instruction.memory_size().size(),
+        false => f.instruction.op1_register().size(),
+    };
     macro_rules! pick {
         ($($width:literal, $size:literal => $d:ty, $s:ty;)*) => {
             match (f.width, source, memory) {
@@ -344,12 +348,12 @@ pub fn pusha(f: &Form<'_>) -> Option<Handler> {
 
 fn popa_any<W: Width + Mem>(c: &mut Cpu, _op: &Op, io: &mut dyn CpuIo) -> R {
     let sp = c.regs[4];
-    let mut values = [W::cut(0); 8];
     for r in (0..8).rev() {
-        values[r] = c.pop::<W>(io).inspect_err(|_| c.regs[4] = sp)?;
-    }
-    for (r, value) in values.into_iter().enumerate().filter(|(r, _)| *r != 4) {
-        value.put(&mut c.regs, r as u8);
+        // A fault leaves what was popped before it in its registers, as silicon does, but for the pointer.
+        let value = c.pop::<W>(io).inspect_err(|_| c.regs[4] = sp)?;
+        if r != 4 {
+            value.put(&mut c.regs, r);
+        }
     }
     Ok(())
 }
@@ -445,7 +449,10 @@ fn nop_any(_c: &mut Cpu, _op: &Op, _io: &mut dyn CpuIo) -> R {
     Ok(())
 }
 
-/// NOP and the hints that do nothing here.
-pub fn nop(_f: &Form<'_>) -> Option<Handler> {
-    Some(nop_any)
+/// NOP and the hints that do nothing here. AMD's 0F 0D is a prefetch, of memory only.
+pub fn nop(f: &Form<'_>) -> Option<Handler> {
+    use iced_x86::Code::*;
+    let prefetch =
+        matches!(f.code, Reservednop_rm16_r16_0F0D | Reservednop_rm32_r32_0F0D | Reservednop_rm64_r64_0F0D);
+    (!prefetch || f.kind(0) == Kind::Mem).then_some(nop_any)
 }

@@ -210,14 +210,17 @@ fn verify(cpu: &mut Cpu, op: &Op, io: &mut dyn CpuIo, wanted: fn(&Descriptor) ->
 fn adjust_rpl(cpu: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     require_protected(cpu)?;
     let floor = u16::get(&cpu.regs, op.r[1]) & 3;
-    let raise = |selector: u16| selector & !3 | (selector & 3).max(floor);
-    let old = if op.has(HAS_MEMORY) {
-        cpu.rmw::<u16>(op, io, |_, selector| raise(selector))?
-    } else {
-        let old = u16::get(&cpu.regs, op.r[0]);
-        raise(old).put(&mut cpu.regs, op.r[0]);
-        old
-    };
-    set_zero_flag(cpu, old & 3 < floor);
+    let old = selector_operand(cpu, op, 0, io)?;
+    let raised = old & 3 < floor;
+    if raised {
+        let new = old & !3 | floor;
+        // What is not raised is not written, and needs not be writable.
+        if op.has(HAS_MEMORY) {
+            cpu.store(op, new, io)?;
+        } else {
+            new.put(&mut cpu.regs, op.r[0]);
+        }
+    }
+    set_zero_flag(cpu, raised);
     Ok(())
 }

@@ -80,13 +80,11 @@ struct Behind {
 }
 
 impl Cpu {
-    /// A far pointer in memory: offset first, then selector.
+    /// A far pointer in memory: the offset, and behind it the selector, whose address is wrapped to the address size.
     pub(crate) fn far_pointer<W: Width + Mem>(&mut self, op: &Op, io: &mut dyn CpuIo) -> R<(u16, W)> {
-        let size = W::BYTES as u64;
-        let lin = self.linear(op, size + 2, false)?;
-        let offset = self.read::<W>(lin, op.seg, io)?;
-        let selector = self.read::<u16>(self.system_linear(lin, size), op.seg, io)?;
-        Ok((selector, offset))
+        let behind = Op { disp: op.disp.wrapping_add(W::BYTES as u64), ..*op };
+        let offset = self.load::<W>(op, io)?;
+        Ok((self.load::<u16>(&behind, io)?, offset))
     }
 
     /// A far JMP or CALL outside protected mode: the segment and the check of the offset.
@@ -311,8 +309,9 @@ impl Cpu {
 
     fn return_far(&mut self, slot: Slot, release: u64, io: &mut dyn CpuIo) -> R {
         let mut stack = self.stack();
-        let rip = stack.pop(self, slot, io)?;
-        let selector = stack.pop(self, slot, io)? as u16;
+        let selector = stack.peek(self, slot, 1, io)? as u16;
+        let rip = stack.peek(self, slot, 0, io)?;
+        stack.skip(2 * slot.bytes());
         if !self.protected() {
             let code = self.plain_target(selector, rip)?;
             stack.skip(release);
@@ -320,16 +319,16 @@ impl Cpu {
             self.set_code(code, self.s.cpl, rip);
             return Ok(());
         }
-        let code = self.return_code(selector, io)?;
         stack.skip(release);
-        if code.rpl() == self.s.cpl {
+        if selector & 3 == u16::from(self.s.cpl) {
+            let code = self.return_code(selector, io)?;
             self.check_entry(&code.segment, rip)?;
             self.commit_stack(&stack);
             self.set_code(code.segment, self.s.cpl, rip);
             return Ok(());
         }
-        let pointer = stack.pop(self, slot, io)?;
-        let ss = stack.pop(self, slot, io)? as u16;
+        let (ss, pointer) = stack.peek_outer(self, slot, io)?;
+        let code = self.return_code(selector, io)?;
         let segment = self.return_stack(ss, &code, io)?;
         self.check_entry(&code.segment, rip)?;
         let to_64 = self.long_mode() && code.segment.has(attr::L);

@@ -132,8 +132,10 @@ fn enter_legacy(cpu: &mut Cpu, _: &Op, _: &mut dyn CpuIo) -> R {
 }
 
 fn leave_legacy(cpu: &mut Cpu, _: &Op, _: &mut dyn CpuIo) -> R {
+    if cpu.protected() {
+        cpu.require_ring0()?;
+    }
     let selector = legacy_selector(cpu)?;
-    cpu.require_ring0()?;
     cpu.s.seg[SS] = stack_segment(selector.wrapping_add(24), 3);
     cpu.regs[4] = cpu.regs[1] & 0xffff_ffff;
     let target = cpu.regs[2] & 0xffff_ffff;

@@ -78,10 +78,12 @@ struct Frame {
 }
 
 impl Cpu {
+    /// Silicon reads the flags first, as faults show.
     fn pop_frame(&mut self, stack: &mut Stack, slot: Slot, io: &mut dyn CpuIo) -> R<Frame> {
-        let rip = stack.pop(self, slot, io)?;
-        let cs = stack.pop(self, slot, io)? as u16;
-        let flags = stack.pop(self, slot, io)?;
+        let flags = stack.peek(self, slot, 2, io)?;
+        let cs = stack.peek(self, slot, 1, io)? as u16;
+        let rip = stack.peek(self, slot, 0, io)?;
+        stack.skip(3 * slot.bytes());
         Ok(Frame { rip, cs, flags })
     }
 
@@ -149,19 +151,19 @@ impl Cpu {
         if to_v86 && !self.long_mode() {
             return self.return_to_v86(stack, &frame, io);
         }
-        let code = self.return_code(frame.cs, io)?;
         let mask = self.return_flags();
-        let outer = code.rpl() > self.s.cpl;
+        let outer = frame.cs & 3 != u16::from(self.s.cpl);
         // 64-bit mode pops SS:RSP always (SDM 3A 6.14.3).
         if !outer && !self.is_64() {
+            let code = self.return_code(frame.cs, io)?;
             self.check_entry(&code.segment, frame.rip)?;
             self.commit_stack(&stack);
             self.set_popped_flags(frame.flags, mask, slot);
             self.set_code(code.segment, self.s.cpl, frame.rip);
             return Ok(());
         }
-        let pointer = stack.pop(self, slot, io)?;
-        let ss = stack.pop(self, slot, io)? as u16;
+        let (ss, pointer) = stack.peek_outer(self, slot, io)?;
+        let code = self.return_code(frame.cs, io)?;
         let segment = self.return_stack(ss, &code, io)?;
         self.check_entry(&code.segment, frame.rip)?;
         let to_64 = self.long_mode() && code.segment.has(attr::L);

@@ -258,8 +258,8 @@ index! {
     Jecxz => control_transfer::jcxz, NONE, NONE;
     Jrcxz => control_transfer::jcxz, NONE, NONE;
     Loop => control_transfer::loop_, NONE, NONE;
-    Loope => control_transfer::loope, NONE, NONE;
-    Loopne => control_transfer::loopne, NONE, NONE;
+    Loope => control_transfer::loop_on_condition, NONE, NONE;
+    Loopne => control_transfer::loop_on_condition, NONE, NONE;
     Enter => control_transfer::enter, NONE, NONE;
     Leave => control_transfer::leave, NONE, NONE;
     Bound => control_transfer::bound, NONE, NONE;

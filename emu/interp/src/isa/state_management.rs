@@ -2,8 +2,8 @@
 //!
 //! Not responsible for: FNSAVE and its kin (`x87_control`), XCR0 (`system`).
 //!
-//! Vendor rule of the models, AMD: FOP, FIP, FDP go to memory and come from it only while an unmasked x87 error waits
-//! (APM 2 11.4.4, CPUID Fn8000_0008_EBX\[2\] clear); otherwise their bytes stay as they are.
+//! Vendor rule of the models, AMD: FOP, FIP, FDP come from memory always, and go to it only while an unmasked x87 error waits;
+//! otherwise zeroes do (APM 2 11.4.4, CPUID Fn8000_0008_EBX\[2\] set). Zen 4 keeps 57 bits of the pointers.
 
 use super::simd::ready;
 use super::x87::{ES, available};
@@ -79,12 +79,14 @@ fn x87_area(c: &Cpu, wide: bool) -> [u8; 160] {
     out[0..2].copy_from_slice(&s.fcw.to_le_bytes());
     out[2..4].copy_from_slice(&s.fsw.to_le_bytes());
     out[4] = s.ftw;
-    out[6..8].copy_from_slice(&s.fop.to_le_bytes());
-    out[8..16].copy_from_slice(&s.fip.to_le_bytes());
-    out[16..24].copy_from_slice(&s.fdp.to_le_bytes());
-    if !wide {
-        out[12..16].copy_from_slice(&u32::from(s.fcs).to_le_bytes());
-        out[20..24].copy_from_slice(&u32::from(s.fds).to_le_bytes());
+    if s.fsw & ES != 0 {
+        out[6..8].copy_from_slice(&s.fop.to_le_bytes());
+        out[8..16].copy_from_slice(&s.fip.to_le_bytes());
+        out[16..24].copy_from_slice(&s.fdp.to_le_bytes());
+        if !wide {
+            out[12..16].copy_from_slice(&u32::from(s.fcs).to_le_bytes());
+            out[20..24].copy_from_slice(&u32::from(s.fds).to_le_bytes());
+        }
     }
     let top = usize::from(s.fsw >> 11 & 7);
     for (i, slot) in out[32..160].chunks_exact_mut(16).enumerate() {
@@ -107,16 +109,10 @@ fn set_x87(c: &mut Cpu, area: &[u8; 512], wide: bool) {
     s.fsw = half(2);
     s.ftw = area[4];
     set_control(s, half(0));
-    if s.fsw & ES != 0 {
-        s.fop = half(6) & 0x7ff;
-        // 64-bit pointers are kept in 57 bits, the width of the widest linear address.
-        let kept = |pointer: u64| match wide {
-            true => ((pointer << 7) as i64 >> 7) as u64,
-            false => pointer & 0xffff_ffff,
-        };
-        (s.fip, s.fdp) = (kept(quad(8)), kept(quad(16)));
-        (s.fcs, s.fds) = if wide { (0, 0) } else { (half(12), half(20)) };
-    }
+    s.fop = half(6) & 0x7ff;
+    let pointer = |at| if wide { ((quad(at) << 7) as i64 >> 7) as u64 } else { quad(at) & 0xffff_ffff };
+    (s.fip, s.fdp) = (pointer(8), pointer(16));
+    (s.fcs, s.fds) = if wide { (0, 0) } else { (half(12), half(20)) };
     let top = usize::from(s.fsw >> 11 & 7);
     for (i, slot) in area[32..160].chunks_exact(16).enumerate() {
         let mut value = [0; 16];
@@ -137,13 +133,9 @@ fn mxcsr_of(area: &[u8; 512]) -> u32 {
     u32::from_le_bytes([area[24], area[25], area[26], area[27]])
 }
 
-/// Stores the x87 part: its pointers where an error waits, zeroes where none does (APM 2 11.4.4; CPUID 8000_0008 EBX\[2\], which
-/// Zen 4 has, says zeroes).
+/// Stores the x87 part.
 fn store_x87(c: &mut Cpu, op: &Op, lin: u64, wide: bool, io: &mut dyn CpuIo) -> R {
-    let mut area = x87_area(c, wide);
-    if c.s.fsw & ES == 0 {
-        area[6..24].fill(0);
-    }
+    let area = x87_area(c, wide);
     c.write_bytes(lin, op.seg, &area[..24], io)?;
     c.write_bytes(lin + 32, op.seg, &area[32..], io)
 }
@@ -160,15 +152,20 @@ fn store_xmm(c: &mut Cpu, op: &Op, lin: u64, io: &mut dyn CpuIo) -> R {
     Ok(())
 }
 
-/// The area's linear address: `bytes` long, aligned to `alignment`.
+/// The area's linear address: `bytes` long, aligned to `alignment`. Silicon looks at where it begins, at its alignment, at its
+/// last byte, and then at the rest.
 fn area(c: &mut Cpu, op: &Op, bytes: u64, alignment: u64, write: bool) -> R<u64> {
-    let lin = c.linear(op, bytes, write)?;
+    let lin = c.linear(op, 1, write)?;
+    c.require_canonical(lin, op.seg)?;
     if lin & (alignment - 1) != 0 {
-        let checked = c.checks_alignment();
-        let exception = if checked { Vector::Alignment } else { Vector::GeneralProtection };
-        return c.fail(Exception::with_error(exception, 0));
+        // Areas at a multiple of four are misaligned, but not for alignment checking.
+        if c.checks_alignment() && lin & 3 != 0 {
+            return c.fail(Exception::with_error(Vector::Alignment, 0));
+        }
+        return c.general_protection(0);
     }
-    Ok(lin)
+    c.probe(op, bytes - 1, 1, write)?;
+    c.linear(op, bytes, write)
 }
 
 fn fx_save<const WIDE: bool>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {

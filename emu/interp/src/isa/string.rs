@@ -53,7 +53,7 @@ pub(super) fn repeat(
     }
     let mask = op.address_mask;
     if c.regs[1] & mask == 0 {
-        put_count(c, mask, 0);
+        // ECX is not written then: the upper half of RCX stays.
         return Ok(());
     }
     loop {
@@ -167,11 +167,22 @@ fn goes_on(c: &Cpu, op: &Op) -> bool {
     c.flags.zf() != op.has(REPNE)
 }
 
+fn load_destination<W: Width + Mem>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R<W> {
+    let lin = destination::<W>(c, op, false)?;
+    c.read::<W>(lin, ES as u8, io)
+}
+
 fn cmps_any<W: Width + Mem>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     repeat(c, op, io, |c, io| {
-        let a = c.load::<W>(op, io)?;
-        let lin = destination::<W>(c, op, false)?;
-        let b = c.read::<W>(lin, ES as u8, io)?;
+        let (a, b);
+        // Silicon reads the second operand first, but not when another iteration can follow, as faults of both show.
+        if op.has(REP | REPNE) && c.regs[1] & op.address_mask != 1 {
+            a = c.load::<W>(op, io)?;
+            b = load_destination::<W>(c, op, io)?;
+        } else {
+            b = load_destination::<W>(c, op, io)?;
+            a = c.load::<W>(op, io)?;
+        }
         c.flags.sub(a, b, W::cut(a.zext().wrapping_sub(b.zext())));
         advance::<W>(c, op, true, true);
         Ok(goes_on(c, op))
@@ -180,8 +191,7 @@ fn cmps_any<W: Width + Mem>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
 
 fn scas_any<W: Width + Mem>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     repeat(c, op, io, |c, io| {
-        let lin = destination::<W>(c, op, false)?;
-        let b = c.read::<W>(lin, ES as u8, io)?;
+        let b = load_destination::<W>(c, op, io)?;
         let a = W::get(&c.regs, 0);
         c.flags.sub(a, b, W::cut(a.zext().wrapping_sub(b.zext())));
         advance::<W>(c, op, false, true);

@@ -146,12 +146,8 @@ fn with_load(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
         2 => c.load::<u16>(op, io)?.into(),
         4 => c.load::<u32>(op, io)?.into(),
         8 => c.load::<u64>(op, io)?.into(),
-        n => {
-            let lin = c.linear(op, n as u64, false)?;
-            let mut bytes = [0; 16];
-            c.read_bytes(lin, op.seg, &mut bytes[..n], io)?;
-            u128::from_le_bytes(bytes)
-        }
+        // Two accesses, of which the second is wrapped to the address size by itself.
+        _ => u128::from(c.load::<u64>(op, io)?) | u128::from(c.load::<u16>(&ninth_byte(op), io)?) << 64,
     });
     note(c, op, plan.fop());
     run(c, plan, &mut operand);
@@ -163,9 +159,11 @@ fn with_store(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     no_pending_error(c)?;
     let plan = Plan::at(op.thunk);
     let n = plan.bytes();
-    let lin = c.linear(op, n as u64, true)?;
     // Once the unit has run the store must not fault any more.
-    c.check_write(lin, n, op.seg, io)?;
+    c.probe(op, 0, n.min(8), true)?;
+    if n > 8 {
+        c.probe(op, 8, 2, true)?;
+    }
     note(c, op, plan.fop());
     let mut operand = Operand::default();
     let ignored = waiting_errors(c);
@@ -174,11 +172,18 @@ fn with_store(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
         return Ok(());
     }
     match n {
-        2 => c.write(lin, op.seg, operand.0 as u16, io),
-        4 => c.write(lin, op.seg, operand.0 as u32, io),
-        8 => c.write(lin, op.seg, operand.0 as u64, io),
-        n => c.write_bytes(lin, op.seg, &operand.0.to_le_bytes()[..n], io),
+        2 => c.store(op, operand.0 as u16, io),
+        4 => c.store(op, operand.0 as u32, io),
+        _ => {
+            c.store(op, operand.0 as u64, io)?;
+            if n == 8 { Ok(()) } else { c.store(&ninth_byte(op), (operand.0 >> 64) as u16, io) }
+        }
     }
+}
+
+/// Where the sign and exponent of a memory operand of 80 bits are.
+fn ninth_byte(op: &Op) -> Op {
+    Op { disp: op.disp.wrapping_add(8), ..*op }
 }
 
 #[inline(always)]

@@ -199,15 +199,25 @@ fn set_environment(c: &mut Cpu, bytes: &[u8], wide: bool) {
         s.fdp = u64::from(half(20)) | u64::from(half(22)) << 16;
         (s.fcs, s.fop, s.fds) = (half(16), half(18) & 0x7ff, half(24));
     } else {
-        (s.fip, s.fcs, s.fdp, s.fds) = (word(3).into(), word(4), word(5).into(), word(6));
+        // There is no opcode in this layout.
+        (s.fip, s.fcs, s.fdp, s.fds, s.fop) = (word(3).into(), word(4), word(5).into(), word(6), 0);
     }
     set_control(s, word(0));
 }
 
+/// The linear address of an environment or state of `bytes` bytes. Silicon reaches for its first field, then for its last byte,
+/// and then for the rest.
+fn area(c: &mut Cpu, op: &Op, wide: bool, bytes: u64, write: bool) -> R<u64> {
+    c.probe(op, 0, if wide { 4 } else { 2 }, write)?;
+    c.probe(op, bytes - 1, 1, write)?;
+    c.linear(op, bytes, write)
+}
+
 fn fnstenv(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     available(c)?;
-    let (bytes, n) = environment(c, is_wide(op));
-    let lin = c.linear(op, n as u64, true)?;
+    let wide = is_wide(op);
+    let (bytes, n) = environment(c, wide);
+    let lin = area(c, op, wide, n as u64, true)?;
     c.write_bytes(lin, op.seg, &bytes[..n], io)?;
     // All errors are masked afterwards (SDM 2A FSTENV).
     let fcw = c.s.fcw | ERRORS;
@@ -222,7 +232,7 @@ fn fldenv(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     let wide = is_wide(op);
     let n = if wide { 28 } else { 14 };
     let mut bytes = [0; 28];
-    let lin = c.linear(op, n as u64, false)?;
+    let lin = area(c, op, wide, n as u64, false)?;
     c.read_bytes(lin, op.seg, &mut bytes[..n], io)?;
     set_environment(c, &bytes, wide);
     c.float_error_settled(op, io);
@@ -231,14 +241,15 @@ fn fldenv(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
 
 fn fnsave(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     available(c)?;
-    let (head, n) = environment(c, is_wide(op));
+    let wide = is_wide(op);
+    let (head, n) = environment(c, wide);
     let mut bytes = [0; 108];
     bytes[..n].copy_from_slice(&head[..n]);
     let top = usize::from(c.s.fsw >> 11 & 7);
     for (i, slot) in bytes[n..n + 80].chunks_exact_mut(10).enumerate() {
         slot.copy_from_slice(&c.s.st[(top + i) & 7].to_le_bytes()[..10]);
     }
-    let lin = c.linear(op, n as u64 + 80, true)?;
+    let lin = area(c, op, wide, n as u64 + 80, true)?;
     c.write_bytes(lin, op.seg, &bytes[..n + 80], io)?;
     initialise(&mut c.s);
     c.float_error_settled(op, io);
@@ -251,7 +262,7 @@ fn frstor(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     let wide = is_wide(op);
     let n = if wide { 28 } else { 14 };
     let mut bytes = [0; 108];
-    let lin = c.linear(op, n as u64 + 80, false)?;
+    let lin = area(c, op, wide, n as u64 + 80, false)?;
     c.read_bytes(lin, op.seg, &mut bytes[..n + 80], io)?;
     set_environment(c, &bytes[..28], wide);
     let top = usize::from(c.s.fsw >> 11 & 7);

@@ -450,29 +450,61 @@ impl Cpu {
     /// Faults now if a store could not be made.
     pub fn check_write(&mut self, lin: u64, bytes: usize, seg: u8, _io: &mut dyn CpuIo) -> R {
         self.check_address(lin, bytes, seg, true)?;
+        self.check_place(lin, bytes, Want::Write)
+    }
+
+    /// Faults now if a page of an access can't be reached.
+    fn check_place(&mut self, lin: u64, bytes: usize, want: Want) -> R {
         let mode = self.plain_access_mode();
-        self.place(lin, Want::Write, mode)?;
+        self.place(lin, want, mode)?;
         let head = piece(lin, bytes);
         if head < bytes {
             let next = self.wrap_linear(lin.wrapping_add(head as u64));
-            self.place(next, Want::Write, mode)?;
+            self.place(next, want, mode)?;
         }
         Ok(())
     }
 
+    /// Faults now if `bytes` bytes of the op's memory operand, from the one at `from` on, can't be reached: for operands whose
+    /// parts silicon looks at in an order of its own. The address of each part is wrapped to the address size.
+    pub fn probe(&mut self, op: &Op, from: u64, bytes: usize, write: bool) -> R {
+        let part = Op { disp: op.disp.wrapping_add(from), ..*op };
+        let lin = self.linear(&part, bytes as u64, write)?;
+        self.check_address(lin, bytes, op.seg, write)?;
+        self.check_place(lin, bytes, if write { Want::Write } else { Want::Read })
+    }
+
     /// Canonical form, alignment, data breakpoints: all that precedes paging.
     fn check_address(&mut self, lin: u64, bytes: usize, seg: u8, write: bool) -> R {
-        if self.is_64() && !canonical(lin.wrapping_add(bytes as u64 - 1)) | !canonical(lin) {
+        let end = lin.wrapping_add(bytes as u64 - 1);
+        let base = self.seg_base[seg as usize % SEGS];
+        let outside = if self.is_64() {
+            // Not only the sum, also what is added to the base of FS or GS must be canonical: Zen 4 looks at it.
+            !canonical(lin) || !canonical(end) || base != 0 && !canonical(lin.wrapping_sub(base))
+        } else {
+            // Flat segments were not checked before, but they do end at 4 GiB.
+            end > 0xffff_ffff && base == 0
+        };
+        if outside {
             let vector = if seg as usize == SS { Vector::Stack } else { Vector::GeneralProtection };
             return self.fail(Exception::with_error(vector, 0));
         }
         if self.mmu.mode == CHECKED {
-            if self.checks_alignment() && !lin.is_multiple_of(bytes.min(8).next_power_of_two() as u64) {
+            if self.checks_alignment() && !lin.is_multiple_of(natural_alignment(bytes)) {
                 return self.fail(Exception::with_error(Vector::Alignment, 0));
             }
             self.data_breakpoint(lin, bytes, write);
         }
         Ok(())
+    }
+
+    /// #SS or #GP unless an address that is not accessed yet is canonical.
+    pub fn require_canonical(&mut self, lin: u64, seg: u8) -> R {
+        if !self.is_64() || canonical(lin) {
+            return Ok(());
+        }
+        let vector = if seg as usize == SS { Vector::Stack } else { Vector::GeneralProtection };
+        self.fail(Exception::with_error(vector, 0))
     }
 
     /// Outside 64-bit mode linear addresses have 32 bits.
@@ -579,6 +611,17 @@ impl Cpu {
 #[inline(always)]
 pub fn canonical(address: u64) -> bool {
     (address as i64) << 16 >> 16 == address as i64
+}
+
+/// What alignment checking wants of an operand of `bytes` bytes: its size, for those of x87 the next lower one of 2, 4 and 8
+/// (SDM 3A table 6-7; APM 2 8.2.18).
+fn natural_alignment(bytes: usize) -> u64 {
+    match bytes {
+        14 | 94 => 2,
+        28 | 108 => 4,
+        16.. => 16,
+        _ => bytes.min(8).next_power_of_two() as u64,
+    }
 }
 
 /// How many of `len` bytes lie in the page of `lin`.

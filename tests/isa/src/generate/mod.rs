@@ -73,7 +73,7 @@ impl Generator {
             _ => rip,
         };
         let instruction = decode(&case);
-        if !may_run(&self.model, &instruction) {
+        if !may_run(&self.model, &case, &instruction) {
             return None;
         }
         let places = place::place(&mut case, &instruction, target, random);
@@ -91,10 +91,10 @@ pub fn decode(case: &Case) -> Instruction {
     decoder.decode()
 }
 
-/// Whether a case of this instruction may be run natively, and means the same to the model.
-pub fn may_run(model: &CpuModel, i: &Instruction) -> bool {
+/// Whether a case, in which the decoder sees this instruction, may be run natively, and means the same to the model.
+pub fn may_run(model: &CpuModel, case: &Case, i: &Instruction) -> bool {
     if i.is_invalid() {
-        return true;
+        return !excluded::may_be_opmask(case.code());
     }
     // The host may have what the model lacks.
     let known = forms::offered(model, i.code());
