@@ -24,6 +24,21 @@ fn alphabet() -> Vec<u8> {
     code
 }
 
+/// The same, but it resets the machine by a triple fault after each letter and counts them in the RTC's RAM.
+fn alphabet_of_resets() -> Vec<u8> {
+    let mut code = vec![0xb0, 0x70, 0xe6, 0x70, 0xe4, 0x71]; // mov al, 0x70; out 0x70, al; in al, 0x71
+    code.extend_from_slice(&[0x88, 0xc3, 0xfe, 0xc0, 0xe6, 0x71]); // mov bl, al; inc al; out 0x71, al
+    code.extend_from_slice(&[0x0f, 0xb6, 0xc3, 0xb1, 26, 0xf6, 0xf1]); // movzx eax, bl; mov cl, 26; div cl
+    code.extend_from_slice(&[0x88, 0xe0, 0x04, b'a']); // mov al, ah; add al, 'a'
+    code.extend_from_slice(&[0x66, 0xba, 0xf8, 0x03, 0xee]); // mov dx, 0x3f8; out dx, al
+    code.extend_from_slice(&[0xb9, 0x40, 0x0d, 0x03, 0x00]); // mov ecx, 200000
+    code.extend_from_slice(&[0x49, 0x75, 0xfd]); // dec ecx; jnz back to it
+    code.extend_from_slice(&[0x80, 0xfb, LETTERS as u8 - 1, 0x74, 0x09]); // cmp bl, LETTERS - 1; je past the reset
+    code.extend_from_slice(&[0x6a, 0x00, 0x6a, 0x00, 0x0f, 0x01, 0x1c, 0x24, 0xcc]); // an empty IDT; int3
+    code.extend_from_slice(&[0x66, 0xba, 0xf4, 0x00, 0x30, 0xc0, 0xee, 0xf4]); // mov dx, 0xf4; xor al, al; out; hlt
+    code
+}
+
 struct Process(Child);
 
 impl Drop for Process {
@@ -80,7 +95,11 @@ fn start_with(folder: &Path, code: &[u8]) -> [Process; 3] {
 }
 
 fn start(folder: &Path) -> [Process; 3] {
-    let pair = start_with(folder, &alphabet());
+    start_printing(folder, &alphabet())
+}
+
+fn start_printing(folder: &Path, code: &[u8]) -> [Process; 3] {
+    let pair = start_with(folder, code);
     wait_until("the 40th letter", || fs::metadata(folder.join("console.out")).unwrap().len() >= 40);
     pair
 }
@@ -102,6 +121,16 @@ fn a_guest_outlives_its_primary() {
     primary.0.kill().unwrap();
     assert_eq!(console.exit_code(), Some(0));
     assert_eq!(secondary.exit_code(), Some(1), "the guest wrote 0 to the debug-exit port");
+    check_output(folder.path(), "s.gml");
+}
+
+#[test]
+fn a_guest_that_resets_all_the_time_outlives_its_primary() {
+    let folder = tempfile::tempdir().unwrap();
+    let [mut primary, mut secondary, mut console] = start_printing(folder.path(), &alphabet_of_resets());
+    primary.0.kill().unwrap();
+    assert_eq!(console.exit_code(), Some(0));
+    assert_eq!(secondary.exit_code(), Some(1));
     check_output(folder.path(), "s.gml");
 }
 

@@ -36,7 +36,7 @@ pub enum Event {
     Entries(Vec<u8>),
     /// The machine stands at a boundary. A live one has logged everything that happened before it.
     Reached(At),
-    /// The guest ended here: power off, reset, a triple fault.
+    /// The guest ended here: it powered off, or reset a machine that does not start again.
     MachineEnded(At),
     /// The following machine has executed all that was received before [`Action::EndFeed`].
     EndReached,
