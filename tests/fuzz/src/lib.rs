@@ -7,6 +7,7 @@
 //! reproduce a failure.
 
 pub mod cpu;
+pub mod devices;
 pub mod places;
 pub mod rng;
 pub mod run;

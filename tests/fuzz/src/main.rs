@@ -2,6 +2,7 @@
 
 use clap::{Parser, ValueEnum};
 use gemel_fuzz::cpu::CpuFuzzer;
+use gemel_fuzz::devices::DeviceFuzzer;
 use gemel_fuzz::run::{self, Episode, Plan};
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,8 @@ use std::time::{Duration, Instant};
 enum What {
     /// Random code in every mode of the CPU
     Cpu,
+    /// Random accesses to each device alone, to its rings, and to the whole board
+    Devices,
 }
 
 #[derive(Parser)]
@@ -36,6 +39,7 @@ fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     let fuzzer: Box<dyn Episode> = match options.what {
         What::Cpu => Box::new(CpuFuzzer::default()),
+        What::Devices => Box::new(DeviceFuzzer),
     };
     let plan = Plan {
         seed: options.seed,

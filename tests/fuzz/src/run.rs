@@ -49,7 +49,7 @@ pub struct Kind {
     pub cases: u64,
     /// Steps in them: instructions, or accesses.
     pub steps: u64,
-    /// Cases that used up all their steps.
+    /// Cases that went as far as they should: used up their instructions, reached the rings.
     pub complete: u64,
 }
 
@@ -81,7 +81,7 @@ impl Tally {
         self.progress.cases.fetch_add(1, Relaxed);
     }
 
-    /// The case ended after `steps`; `complete` says whether it had more to do.
+    /// The case ended after `steps`; `complete` says whether it went as far as it should.
     ///
     /// # Panics
     /// When it took longer than a case may.

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // tests
 
 use gemel_fuzz::cpu::CpuFuzzer;
+use gemel_fuzz::devices::DeviceFuzzer;
 use gemel_fuzz::run::{Episode, Kind, Plan, run};
 use std::time::Duration;
 
@@ -24,4 +25,11 @@ fn code_in_every_mode() {
     let total = slice(&CpuFuzzer::default(), 64);
     assert!(total.cases > 500, "cases end too early");
     assert!(total.steps / total.cases > 500, "programs die too early to reach anything");
+}
+
+#[test]
+fn every_device() {
+    let total = slice(&DeviceFuzzer, 48);
+    assert!(total.cases > 500);
+    assert!(total.complete > total.cases * 9 / 10, "most rings are never reached");
 }

@@ -23,8 +23,11 @@ fn at(bench: &mut Bench, n: u64) -> &mut Bench {
     bench
 }
 
+/// A tick, and the level from then on.
+type Edge = (u64, bool);
+
 /// Edges of channel 0 from now on, up to a tick: (tick, level), each at the first nanosecond of its tick.
-fn edges_to(bench: &mut Bench, end: u64) -> Vec<(u64, bool)> {
+fn edges_to(bench: &mut Bench, end: u64) -> Vec<Edge> {
     bench.run_to(tick(end));
     let levels = bench.seen().into_iter().filter_map(|(time, seen)| match seen {
         Seen::Level(0, level) => Some((time, level)),
@@ -39,7 +42,7 @@ fn edges_to(bench: &mut Bench, end: u64) -> Vec<(u64, bool)> {
 }
 
 /// Where channel 2's bit changes, looked at in the last nanosecond before every tick and in its first.
-fn bit_edges(bench: &mut Bench, from: u64, end: u64) -> Vec<(u64, bool)> {
+fn bit_edges(bench: &mut Bench, from: u64, end: u64) -> Vec<Edge> {
     let mut level = bench.inb(PORT_B) & 0x20 != 0;
     let mut edges = Vec::new();
     for n in from + 1..=end {
@@ -71,7 +74,7 @@ fn program(bench: &mut Bench, word: u8, n: u16) {
 /// Figures 15, 17, 18 and 19: GATE is high, the count is written in tick 100, the CLK after it loads.
 #[test]
 fn edges_of_channel_0() {
-    let cases: [(u8, u16, &[(u64, bool)]); 7] = [
+    let cases: [(u8, u16, &[Edge]); 7] = [
         // Mode 0: low at the control word, high N + 1 after the write, once.
         (0x30, 5, &[(106, true)]),
         // Mode 2: low for one tick of every N.

@@ -26,6 +26,7 @@ use gemel_x86::CpuModel;
 use state::Mode;
 use std::sync::Arc;
 use world::Weather;
+pub use world::input;
 
 /// Most counts of a case.
 pub const MOST: u64 = 4000;

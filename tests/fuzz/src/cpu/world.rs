@@ -63,7 +63,7 @@ impl Weather {
 }
 
 /// An input of any kind and size.
-fn input(rng: &Rng) -> Input {
+pub fn input(rng: &Rng) -> Input {
     let bytes = |rng: &Rng, most: u64| {
         let mut bytes = vec![0; rng.below(most) as usize];
         rng.fill(&mut bytes);
