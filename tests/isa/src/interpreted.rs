@@ -12,7 +12,7 @@ use gemel_interp::Interp;
 use gemel_machine::{Attention, CpuIo, GuestRam, Position, Query, Vcpu};
 use gemel_x86::control::*;
 use gemel_x86::flags::{AC, DF, FIXED, IF, RF, STATUS, TF};
-use gemel_x86::segment::CS;
+use gemel_x86::segment::{CS, ES, GS, attr};
 use gemel_x86::{CpuModel, CpuState, Segment, Vector};
 use std::ops::Range;
 use std::sync::Arc;
@@ -320,6 +320,15 @@ fn write_tables(ram: &GuestRam) -> anyhow::Result<()> {
     for (n, descriptor) in (1..).zip(linux) {
         ram.write(physical::GDT + 8 * n, &descriptor.to_le_bytes())?;
     }
+    // The LDT that the child process gives itself.
+    for mode in Mode::ALL {
+        for segment in (ES..=GS).map(|register| arena::segment(mode, register)) {
+            if segment.selector & 4 != 0 {
+                let at = physical::LDT + u64::from(segment.selector & !7);
+                ram.write(at, &descriptor(segment).to_le_bytes())?;
+            }
+        }
+    }
     for vector in 0..=255u64 {
         let handler = HANDLERS + 16 * vector;
         // INT3, INTO and system calls are for user mode.
@@ -332,6 +341,18 @@ fn write_tables(ram: &GuestRam) -> anyhow::Result<()> {
     // The map of ports lies behind the segment: none is for user mode.
     ram.write(physical::TSS + 0x66, &0x68u16.to_le_bytes())?;
     Ok(())
+}
+
+/// A segment as its descriptor (SDM 3A figure 3-8).
+fn descriptor(segment: Segment) -> u64 {
+    let (attr, base) = (u64::from(segment.attr), segment.base);
+    let limit = u64::from(if segment.has(attr::G) { segment.limit >> 12 } else { segment.limit });
+    limit & 0xffff
+        | (base & 0xff_ffff) << 16
+        | (attr & 0xff) << 40
+        | (limit >> 16) << 48
+        | (attr >> 8) << 52
+        | (base >> 24) << 56
 }
 
 /// Stops at a count; nothing else is there.

@@ -27,16 +27,17 @@ use std::time::{Duration, Instant};
 
 pub use ring::{BATCH, BATCHES};
 
-/// How long a case may take. A thousand times what the slowest needs; while the machine is too busy to run the child that
-/// long, cases are told as hung that are not.
+/// How much time of a CPU a case may take: a thousand times what the slowest needs.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a case may take when it gets no CPU: a busy machine is not to be taken for a hanging child.
+const LONGEST_STALL: Duration = Duration::from_secs(30);
 
 /// Why a case has no outcome.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Lost {
     /// The child ended, with this wait status.
     Died(i32),
-    /// It did not come back within a second.
+    /// It did not come back within a second of CPU time.
     Hung,
     /// It called the kernel, which refused.
     SystemCall,
@@ -62,6 +63,8 @@ pub type Answer = Result<Outcome, Lost>;
 pub struct Native {
     ring: Ring,
     pid: libc::pid_t,
+    /// [`LONGEST_STALL`], but for tests.
+    longest_stall: Duration,
     /// Lost cases of batches not yet collected: batch number, index, why.
     lost: VecDeque<(u32, u32, Lost)>,
 }
@@ -77,7 +80,7 @@ impl Native {
         // Made before the fork: the child can't allocate.
         arena::background();
         let ring = Ring::new().context("no shared memory for the ring of cases")?;
-        let mut native = Self { ring, pid: 0, lost: VecDeque::new() };
+        let mut native = Self { ring, pid: 0, longest_stall: LONGEST_STALL, lost: VecDeque::new() };
         native.fork()?;
         Ok(native)
     }
@@ -111,17 +114,17 @@ impl Native {
             bail!("no batch was submitted");
         }
         let batch = self.ring.collected();
-        let mut progress = (self.ring.cases_done(), Instant::now());
+        let mut progress = (self.ring.cases_done(), Instant::now(), self.cpu_time());
         while !self.ring.wait(Duration::from_millis(50)) {
             let done = self.ring.cases_done();
             if let Some(status) = self.ended()? {
                 self.restart(Lost::Died(status))?;
             } else if done != progress.0 {
-                progress = (done, Instant::now());
-            } else if progress.1.elapsed() > PATIENCE {
+                progress = (done, Instant::now(), self.cpu_time());
+            } else if self.cpu_time() > progress.2 + PATIENCE || progress.1.elapsed() > self.longest_stall {
                 self.end();
                 self.restart(Lost::Hung)?;
-                progress.1 = Instant::now();
+                progress = (done, Instant::now(), self.cpu_time());
             }
         }
         let mut answers = self.ring.take();
@@ -160,6 +163,18 @@ impl Native {
                 Ok(())
             }
         }
+    }
+
+    /// CPU time that the child has used; zero if it can't be told.
+    fn cpu_time(&self) -> Duration {
+        let mut clock = 0;
+        let mut used = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: both write to variables that live.
+        let told = unsafe {
+            libc::clock_getcpuclockid(self.pid, &raw mut clock) == 0
+                && libc::clock_gettime(clock, &raw mut used) == 0
+        };
+        if told { Duration::new(used.tv_sec as u64, used.tv_nsec as u32) } else { Duration::ZERO }
     }
 
     /// The child's wait status, if it has ended.

@@ -324,6 +324,7 @@ fn a_dead_child_costs_its_case_and_no_other() {
 #[test]
 fn a_child_that_does_not_come_back_is_replaced() {
     let mut native = Native::start().unwrap();
+    native.longest_stall = Duration::from_millis(200);
     // SAFETY: our own child; no instruction hangs, but a stopped process does.
     unsafe { libc::kill(native.pid, libc::SIGSTOP) };
     let answers = native.run(&[case(Mode::Long64, &[0x90]); 3]).unwrap();
