@@ -106,7 +106,7 @@ fn vector(r: &mut Reader<'_>, first: u8) -> Option<usize> {
     r.skip(rest)?;
     let selects = r.bytes[r.at - 1] & 1 != 0;
     let opcode = r.byte()?;
-    if map == 1 && opcode == 0x77 && first != 0x62 {
+    if map == 1 && first != 0x62 && !has_modrm(Map::TwoByte, opcode, r.bits) {
         return Some(r.at);
     }
     r.operand()?;

@@ -152,10 +152,10 @@ fn store_xmm(c: &mut Cpu, op: &Op, lin: u64, io: &mut dyn CpuIo) -> R {
     Ok(())
 }
 
-/// The area's linear address: `bytes` long, aligned to `alignment`. Silicon looks at where it begins, at its alignment, at its
-/// last byte, and then at the rest.
+/// The area's linear address: `bytes` long, aligned to `alignment`. Silicon looks at where its first four bytes are, at its
+/// alignment, at its last byte, and then at the rest.
 fn area(c: &mut Cpu, op: &Op, bytes: u64, alignment: u64, write: bool) -> R<u64> {
-    let lin = c.linear(op, 1, write)?;
+    let lin = c.linear(op, 4, write)?;
     c.require_canonical(lin, op.seg)?;
     if lin & (alignment - 1) != 0 {
         // Areas at a multiple of four are misaligned, but not for alignment checking.
