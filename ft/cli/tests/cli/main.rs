@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod compare;
+mod coprocessor;
 mod endings;
 mod pair;
 
