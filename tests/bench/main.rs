@@ -4,6 +4,7 @@
 
 mod bochs;
 mod cost;
+mod echo;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
@@ -38,6 +39,8 @@ const FIGURES: &[(&str, &str, &str)] = &[
     ("cpu-int, replay / record", "ratio of CPU time", "at most 1"),
     ("idle, 10 s of guest time", "CPU s", "under 0.3"),
     ("idle, log of boot and 10 s", "bytes", "under 100000"),
+    ("shell, echo of a typed byte", "ms", "under 2"),
+    ("shell, echo at a pair's console", "ms", "under 1 more"),
 ];
 
 /// Measures Gemel against Debian's Bochs
@@ -60,7 +63,7 @@ type Samples = BTreeMap<&'static str, Vec<f64>>;
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let guests = [("boot-cloud", Guest::obtain("boot-cloud")?), ("cpu-int", Guest::obtain("cpu-int")?)];
-    let idle = Guest::obtain("idle")?;
+    let (idle, shell) = (Guest::obtain("idle")?, Guest::obtain("shell")?);
     let mut samples = Samples::new();
     for round in 1..=arguments.runs {
         for (name, guest) in &guests {
@@ -69,6 +72,9 @@ fn main() -> Result<()> {
         }
         eprintln!("round {round} of {}: idle", arguments.runs);
         idleness(&idle, &mut samples).context("idle")?;
+        eprintln!("round {round} of {}: shell", arguments.runs);
+        samples.entry(figure("shell, echo of a typed byte")?).or_default().push(echo::alone(&shell)?);
+        samples.entry(figure("shell, echo at a pair's console")?).or_default().push(echo::on_a_pair(&shell)?);
     }
     if arguments.json {
         print_json(&samples)

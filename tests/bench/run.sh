@@ -2,7 +2,7 @@
 # run.sh [--runs N] [--json] [--no-bochs] - measures Gemel, in turn with Debian's Bochs 2.7, and prints a table of medians
 #
 # Guest instructions per second on a kernel boot and on integer work, what recording and replaying cost, what ten idle seconds
-# cost, how large the log of a boot with ten idle seconds is. A round takes about five minutes, most of them Bochs; N is 3.
+# cost, how large the log of a boot with ten idle seconds is, how long a typed byte takes to its echo. A round takes about five minutes, most of them Bochs; N is 3.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 # shellcheck source=../packages.sh
@@ -13,5 +13,5 @@ case " $* " in
     *) need bochs bochs-term bochsbios vgabios isolinux syslinux-common xorriso ;;
 esac
 cargo build --release --locked -p gemel >&2
-tests/guests/build.sh boot-cloud cpu-int idle > /dev/null
+tests/guests/build.sh boot-cloud cpu-int idle shell > /dev/null
 exec cargo run --release --locked --quiet -p gemel-system-tests --bin gemel-bench -- "$@"
