@@ -9,13 +9,17 @@
 use crate::clock::Clock;
 use crate::device::{Section, SectionError};
 use crate::machine::Machine;
+use crate::position::{Position, VirtTime};
 use crate::ram::PAGE_SIZE;
 use crate::vcpu::EngineError;
+use crate::world::At;
 use gemel_x86::CpuState;
 
 const MAGIC: &[u8; 8] = b"GEMELSNP";
 const FORMAT: u16 = 1;
 const COUNT_KIND_INSTRUCTIONS: u8 = 0;
+/// Counts and nanoseconds that no run reaches: 146 years.
+const MOST: u64 = 1 << 62;
 
 /// Why a snapshot cannot be restored. The machine is then not to be used further.
 #[derive(Debug, thiserror::Error)]
@@ -89,7 +93,7 @@ impl Machine {
     /// See [`SnapshotError`].
     pub fn restore(&mut self, snapshot: &[u8]) -> Result<(), SnapshotError> {
         let mut reader = Reader { all: snapshot, at: 0 };
-        let count = reader.header(self.id)?;
+        let (at, count) = reader.header(self.id)?;
         let mut left: Vec<&'static str> = vec!["cpu", "clock", "wiring", "ram"];
         left.extend(self.bus.save().into_iter().map(|(name, _)| name));
         let mut cpu = None;
@@ -106,7 +110,13 @@ impl Machine {
                     let damaged = |_| SnapshotError::Damaged("the CPU state".into());
                     cpu = Some(CpuState::from_bytes(&section.body).map_err(damaged)?);
                 }
-                "clock" => self.clock = section.read::<Clock>("clock", 1)?,
+                "clock" => {
+                    let clock = section.read::<Clock>("clock", 1)?;
+                    if clock.base() != self.clock.base() {
+                        return Err(SnapshotError::Damaged("the clock".into()));
+                    }
+                    self.clock = clock;
+                }
                 "wiring" => self.bus.restore_wiring(&section)?,
                 "ram" => self.restore_ram(&section.body)?,
                 _ => {
@@ -122,6 +132,10 @@ impl Machine {
         }
         if let Some(cpu) = cpu {
             self.vcpu.restore(&cpu)?;
+        }
+        // No run gets to the end of counting or of time, and what comes near it would overflow.
+        if self.at() != at || at.position.count > MOST || at.time.0 > MOST {
+            return Err(SnapshotError::Damaged("its position".into()));
         }
         Ok(())
     }
@@ -161,12 +175,15 @@ impl<'a> Reader<'a> {
         Ok(self.bytes(n, what)?.iter().rev().fold(0, |v, b| v << 8 | u64::from(*b)))
     }
 
-    /// Checks the header; returns the number of sections.
-    fn header(&mut self, wanted: u64) -> Result<u64, SnapshotError> {
+    /// Checks the header; returns where the machine was, and the number of sections.
+    fn header(&mut self, wanted: u64) -> Result<(At, u64), SnapshotError> {
         if self.bytes(8, "the header")? != MAGIC || self.number(2, "the header")? != u64::from(FORMAT) {
             return Err(SnapshotError::Format);
         }
-        self.bytes(2 + 4 * 8, "the header")?;
+        self.bytes(2, "the header")?;
+        let mut word = || self.number(8, "the header");
+        let position = Position { count: word()?, rip: word()?, rcx: word()? };
+        let at = At { position, time: VirtTime(word()?) };
         let found = self.number(8, "the header")?;
         let count = self.number(4, "the header")?;
         let crc = crc32fast::hash(&self.all[..self.at]);
@@ -176,7 +193,7 @@ impl<'a> Reader<'a> {
         if found != wanted {
             return Err(SnapshotError::Machine { wanted, found });
         }
-        Ok(count)
+        Ok((at, count))
     }
 
     fn section(&mut self) -> Result<(String, Section), SnapshotError> {

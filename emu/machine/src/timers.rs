@@ -41,10 +41,8 @@ impl Timers {
 
     /// Takes the earliest timer whose deadline is not after `now`: device and index.
     pub fn take_due(&mut self, now: VirtTime) -> Option<(u16, u8)> {
-        if self.next() > now {
-            return None;
-        }
-        let (_, device, index) = self.armed.remove(0);
+        let (_, device, index) = *self.armed.first().filter(|(deadline, ..)| *deadline <= now)?;
+        self.armed.remove(0);
         Some((device, index))
     }
 }
@@ -63,5 +61,8 @@ mod tests {
         let fired: Vec<_> = std::iter::from_fn(|| t.take_due(VirtTime(15))).collect();
         assert_eq!(fired, [(1, 0), (2, 0)]);
         assert_eq!(t.next(), VirtTime(20));
+        // At the end of time nothing is due that was not armed.
+        assert_eq!(t.take_due(VirtTime::NEVER), Some((3, 1)));
+        assert_eq!(t.take_due(VirtTime::NEVER), None);
     }
 }

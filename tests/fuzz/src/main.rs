@@ -1,7 +1,7 @@
 //! `gemel-fuzz WHAT --minutes N --seed S`: runs a fuzzer, and says what it ran or how to see its failure again.
 
 use clap::{Parser, ValueEnum};
-use gemel_fuzz::cpu::CpuFuzzer;
+use gemel_fuzz::cpu::{CpuFuzzer, SnapshotFuzzer};
 use gemel_fuzz::devices::DeviceFuzzer;
 use gemel_fuzz::run::{self, Episode, Plan};
 use std::time::{Duration, Instant};
@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 enum What {
     /// Random code in every mode of the CPU
     Cpu,
+    /// Snapshots whose checksums are right and whose contents are not
+    Snapshots,
     /// Random accesses to each device alone, to its rings, and to the whole board
     Devices,
 }
@@ -39,6 +41,7 @@ fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     let fuzzer: Box<dyn Episode> = match options.what {
         What::Cpu => Box::new(CpuFuzzer::default()),
+        What::Snapshots => Box::new(SnapshotFuzzer::default()),
         What::Devices => Box::new(DeviceFuzzer),
     };
     let plan = Plan {

@@ -1,7 +1,7 @@
 //! A short seeded slice of every fuzzer, so that each change meets it. Long runs: `cargo run --profile test -p gemel-fuzz -- --help`.
 #![allow(clippy::unwrap_used)] // tests
 
-use gemel_fuzz::cpu::CpuFuzzer;
+use gemel_fuzz::cpu::{CpuFuzzer, SnapshotFuzzer};
 use gemel_fuzz::devices::DeviceFuzzer;
 use gemel_fuzz::run::{Episode, Kind, Plan, run};
 use std::time::Duration;
@@ -32,4 +32,10 @@ fn every_device() {
     let total = slice(&DeviceFuzzer, 48);
     assert!(total.cases > 500);
     assert!(total.complete > total.cases * 9 / 10, "most rings are never reached");
+}
+
+#[test]
+fn damaged_snapshots() {
+    let total = slice(&SnapshotFuzzer::default(), 32);
+    assert!(total.complete > 0 && total.complete < total.cases, "some are refused, and some are not");
 }

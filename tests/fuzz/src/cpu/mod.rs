@@ -9,6 +9,7 @@
 
 mod code;
 mod memory;
+mod snapshot;
 mod state;
 mod tables;
 mod world;
@@ -23,6 +24,7 @@ use gemel_machine::{
     BootSpec, Bus, DiskSpec, GuestRam, Machine, MachineSpec, Pause, PowerEvent, RunError, TimeBase, VirtTime,
 };
 use gemel_x86::CpuModel;
+pub use snapshot::SnapshotFuzzer;
 use state::Mode;
 use std::sync::Arc;
 use world::Weather;

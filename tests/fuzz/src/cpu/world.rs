@@ -29,12 +29,12 @@ impl Weather {
     /// From count `start` on, for at most `length` counts.
     pub fn new(rng: &Rng, start: u64, length: u64) -> Self {
         let mut inputs: Vec<(u64, Input)> =
-            (0..rng.below(6)).map(|_| (start + rng.below(length), input(rng))).collect();
+            (0..rng.below(6)).map(|_| (start.saturating_add(rng.below(length)), input(rng))).collect();
         inputs.sort_by_key(|(count, _)| *count);
         Self {
             inputs: inputs.into(),
             breaks: VecDeque::new(),
-            end: start + length,
+            end: start.saturating_add(length),
             idles: 0,
             over: false,
             outputs: 0,
