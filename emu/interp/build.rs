@@ -1,10 +1,10 @@
-//! Assembles the thunks of VEX instructions: every form of iced's list whose operands can all be registers, once or, with an
-//! immediate byte, 256 times.
+//! Assembles the thunks of VEX and EVEX instructions: every form of iced's list whose operands can all be registers, once or, with an
+//! immediate byte, 256 times; and again with zeroing where a form has it.
 //!
-//! Not responsible for: which of them are offered (`isa::vex`), how they are called (`thunk::vex`).
+//! Not responsible for: which of them are offered (`isa::vex`, `isa::evex`), how they are called (`thunk`).
 //!
-//! Operand n stands in XMM or YMM n+1; a general register is EAX as the first operand and ECX as another. What can lie in memory
-//! stands in a register too: the interpreter has loaded it.
+//! Operand n stands in XMM, YMM or ZMM n+1, or in K n+2; a general register is EAX as the first operand and ECX as another; K1 is the
+//! mask. What can lie in memory stands in a register too: the interpreter has loaded it.
 
 #![allow(clippy::disallowed_methods)] // where a build script writes is told by the environment
 
@@ -12,7 +12,7 @@ use iced_x86::{Code, CpuidFeature, Encoder, EncodingKind, Instruction, OpCodeOpe
 use std::fmt::Write;
 use std::path::PathBuf;
 
-/// Bytes from one thunk to the next: the longest VEX instruction on registers has six, then comes RET.
+/// Bytes from one thunk to the next: the longest EVEX instruction on registers has seven, then comes RET.
 const SLOT: usize = 8;
 const RET: u8 = 0xc3;
 
@@ -23,12 +23,23 @@ fn main() -> Outcome<()> {
     let mut thunks = Vec::new();
     let mut rows = String::new();
     for code in Code::values().filter(|code| is_vector(*code)) {
-        let Some((instruction, immediate)) = on_fixed_registers(code) else { continue };
-        let number = thunks.len() / SLOT;
-        writeln!(rows, "Code::{code:?} => ({number}, {immediate}),")?;
-        for value in 0..if immediate { 256 } else { 1 } {
-            thunks.extend(thunk(instruction, immediate.then_some(value as u8))?);
+        let Some((mut instruction, immediate)) = on_fixed_registers(code) else { continue };
+        let (first, form) = (thunks.len() / SLOT, code.op_code());
+        if form.can_use_op_mask_register() {
+            instruction.set_op_mask(Register::K1);
         }
+        let mut zeroing = 0;
+        for zeroes in [false, true] {
+            if zeroes && !form.can_use_zeroing_masking() {
+                continue;
+            }
+            zeroing = thunks.len() / SLOT - first;
+            instruction.set_zeroing_masking(zeroes);
+            for value in 0..if immediate { 256 } else { 1 } {
+                thunks.extend(thunk(instruction, immediate.then_some(value as u8))?);
+            }
+        }
+        writeln!(rows, "Code::{code:?} => ({first}, {immediate}, {zeroing}),")?;
     }
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("vex_thunks.bin"), thunks)?;
@@ -36,11 +47,15 @@ fn main() -> Outcome<()> {
     Ok(())
 }
 
-/// VEX encodings on vector registers that some model offers.
+/// VEX and EVEX encodings on vector and mask registers that some model offers.
 fn is_vector(code: Code) -> bool {
-    use CpuidFeature::{AES, AVX, AVX2, F16C, FMA, PCLMULQDQ, VAES, VPCLMULQDQ};
-    let known = [AVX, AVX2, FMA, F16C, AES, PCLMULQDQ, VAES, VPCLMULQDQ];
-    code.op_code().encoding() == EncodingKind::VEX && code.cpuid_features().iter().all(|f| known.contains(f))
+    use CpuidFeature::*;
+    let known = [
+        AVX, AVX2, FMA, F16C, AES, PCLMULQDQ, VAES, VPCLMULQDQ, AVX512F, AVX512CD, AVX512BW, AVX512DQ,
+        AVX512VL,
+    ];
+    matches!(code.op_code().encoding(), EncodingKind::VEX | EncodingKind::EVEX)
+        && code.cpuid_features().iter().all(|f| known.contains(f))
 }
 
 /// The instruction on fixed registers and whether it has an immediate byte; `None` where an operand is always memory.
@@ -54,6 +69,8 @@ fn on_fixed_registers(code: Code) -> Option<(Instruction, bool)> {
         let register = match form.op_kind(n) {
             K::xmm_reg | K::xmm_vvvv | K::xmm_rm | K::xmm_or_mem | K::xmm_is4 => Register::XMM1 + n,
             K::ymm_reg | K::ymm_vvvv | K::ymm_rm | K::ymm_or_mem | K::ymm_is4 => Register::YMM1 + n,
+            K::zmm_reg | K::zmm_vvvv | K::zmm_rm | K::zmm_or_mem => Register::ZMM1 + n,
+            K::k_reg | K::k_vvvv | K::k_rm | K::k_or_mem => Register::K2 + n,
             K::r32_reg | K::r32_rm | K::r32_or_mem => Register::EAX + u32::from(n > 0),
             K::r64_reg | K::r64_rm | K::r64_or_mem => Register::RAX + u32::from(n > 0),
             K::imm8 => {

@@ -42,6 +42,10 @@ pub enum Kind {
     Xmm,
     /// A YMM register.
     Ymm,
+    /// A ZMM register.
+    Zmm,
+    /// A mask register.
+    Mask,
     /// An MMX register.
     Mmx,
     /// An x87 register.
@@ -70,6 +74,8 @@ pub struct Form<'a> {
     pub bytes: &'a [u8],
     /// A binder can leave the number of its host code here; it becomes [`Op::thunk`].
     pub thunk: Cell<u32>,
+    /// What else a binder tells its handler; it becomes [`Op::detail`].
+    pub detail: Cell<u32>,
 }
 
 impl Form<'_> {
@@ -93,6 +99,10 @@ impl Form<'_> {
                     Kind::Xmm
                 } else if r.is_ymm() {
                     Kind::Ymm
+                } else if r.is_zmm() {
+                    Kind::Zmm
+                } else if r.is_k() {
+                    Kind::Mask
                 } else if r.is_mm() {
                     Kind::Mmx
                 } else if r.is_st() {
@@ -275,6 +285,7 @@ fn lower(cpu: &Cpu, i: &Instruction, seen: Seen, rip: u64, offset: u16, bytes: &
         model: &cpu.model,
         bytes: &bytes[..i.len().min(bytes.len())],
         thunk: Cell::new(0),
+        detail: Cell::new(0),
     };
     let valid = seen == Seen::Instruction && !i.is_invalid() && offered(&cpu.model, i.code());
     let run: Handler = if valid { isa::bind(&form).unwrap_or(isa::undefined) } else { isa::undefined };
@@ -290,6 +301,7 @@ fn lower(cpu: &Cpu, i: &Instruction, seen: Seen, rip: u64, offset: u16, bytes: &
         r: [0; 4],
         offset,
         thunk: form.thunk.get(),
+        detail: form.detail.get(),
         code: i.code() as u16,
         len: i.len().max(1) as u8,
         bits: 0,
@@ -360,7 +372,8 @@ fn memory(op: &mut Op, i: &Instruction, mode: Mode, rip: u64) {
         }
         if index.is_vector_register() {
             // A gather's: the handler adds its elements. The memory operand leaves its place among the registers free.
-            op.r[1] = index.number() as u8;
+            let place = (0..i.op_count()).find(|n| i.op_kind(*n) == OpKind::Memory).unwrap_or(0);
+            op.r[place as usize & 3] = index.number() as u8;
             op.scale = i.memory_index_scale().trailing_zeros() as u8;
         } else if index != Register::None {
             op.index = index.number() as u8;
@@ -518,6 +531,11 @@ pub fn offered(model: &CpuModel, code: Code) -> bool {
         C::AVX2 => model.has(Feature::AVX2),
         C::FMA => model.has(Feature::FMA),
         C::F16C => model.has(Feature::F16C),
+        C::AVX512F => model.has(Feature::AVX512F),
+        C::AVX512CD => model.has(Feature::AVX512CD),
+        C::AVX512BW => model.has(Feature::AVX512BW),
+        C::AVX512DQ => model.has(Feature::AVX512DQ),
+        C::AVX512VL => model.has(Feature::AVX512VL),
         C::VAES => model.has(Feature::VAES),
         C::VPCLMULQDQ => model.has(Feature::VPCLMULQDQ),
         C::INVPCID => false,

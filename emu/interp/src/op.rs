@@ -57,6 +57,8 @@ pub struct Op {
     pub offset: u16,
     /// Index of the host code that executes this instruction, for handlers that use it.
     pub thunk: u32,
+    /// What else the binder of a form with many properties tells its handler.
+    pub detail: u32,
     /// iced's `Code`, for handlers that serve many opcodes (host execution, messages).
     pub code: u16,
     /// Length in bytes.

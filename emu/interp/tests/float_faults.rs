@@ -8,7 +8,7 @@
 mod bench;
 
 use bench::{Bench, Ended, Guest, Native, Random, instance};
-use gemel_interp::isa;
+use gemel_interp::{isa, lower};
 use gemel_x86::control::{CR0_EM, CR0_MP, CR0_TS, CR4_OSFXSR, CR4_OSXMMEXCPT, CR4_OSXSAVE};
 use gemel_x86::{CpuModel, Vector};
 use iced_x86::{Code, EncodingKind};
@@ -61,16 +61,17 @@ fn obeys_mxcsr(code: Code) -> bool {
     let name = format!("{:?}", code.mnemonic());
     let name = name.strip_prefix('V').unwrap_or(&name).to_ascii_lowercase();
     let arithmetic = [
-        "add", "sub", "mul", "div", "min", "max", "sqrt", "cvt", "cmp", "round", "dp", "hadd", "hsub", "com",
-        "ucom", "fm", "fnm",
+        "scalef", "getexp", "getmant", "fixupimm", "range", "reduce", "rndscale", "add", "sub", "mul", "div",
+        "min", "max", "sqrt", "cvt", "cmp", "round", "dp", "hadd", "hsub", "com", "ucom", "fm", "fnm",
     ];
     let ends = ["s", "d", "i", "q", "ps2ph"];
     let form = code.op_code();
     let vectors = (0..form.op_count())
-        .any(|n| ["xmm", "ymm"].iter().any(|v| format!("{:?}", form.op_kind(n)).contains(v)));
+        .any(|n| ["xmm", "ymm", "zmm"].iter().any(|v| format!("{:?}", form.op_kind(n)).contains(v)));
     let encoded = match form.encoding() {
         EncodingKind::Legacy => true,
         EncodingKind::VEX => isa::vex::index::entry(code.mnemonic()).is_some(),
+        EncodingKind::EVEX => lower::offered(&CpuModel::x86_64_v4(), code),
         _ => false,
     };
     arithmetic.iter().any(|a| name.starts_with(a))
@@ -82,7 +83,7 @@ fn obeys_mxcsr(code: Code) -> bool {
 
 #[test]
 fn unmasked_simd_errors_trap_as_on_this_cpu() {
-    let mut guest = Guest::of_model(CpuModel::x86_64_v3());
+    let mut guest = Guest::of_model(CpuModel::x86_64_v4());
     let mut random = Random(0x0123_4567_89ab_cdef);
     let (mut trapped, mut wrong) = (0, Vec::new());
     for code in Code::values().filter(|c| obeys_mxcsr(*c)) {

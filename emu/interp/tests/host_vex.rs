@@ -1,25 +1,18 @@
 #![allow(unsafe_code)] // runs the same bytes on the CPU under the test
 #![allow(clippy::unwrap_used)] // a test that unwraps fails with the line
-//! VEX instructions on vector registers against the CPU that runs the test, which must have AVX2, FMA and F16C: every form that the
-//! index knows; both halves of the registers, general registers, memory, status flags and MXCSR must be the same.
+//! VEX and EVEX instructions on vector and mask registers against the CPU that runs the test, which must have them: every form that the
+//! indices know; all of the registers, general registers, memory, status flags and MXCSR must be the same.
 //!
 //! Not responsible for: SIMD errors that are not masked (`float_faults`), what raises #UD or #GP (`vex_faults`).
 
 mod bench;
 
 use bench::{Bench, Guest, Native, Random};
-use gemel_interp::isa;
+use gemel_interp::{isa, lower};
 use gemel_x86::CpuModel;
 use iced_x86::{Code, Decoder, DecoderOptions, EncodingKind, Mnemonic};
 
 const CASES: usize = 60;
-
-/// Every form of the index.
-fn forms() -> impl Iterator<Item = Code> {
-    Code::values().filter(|code| {
-        isa::vex::index::entry(code.mnemonic()).is_some() && code.op_code().encoding() == EncodingKind::VEX
-    })
-}
 
 /// Makes memory and registers such that this CPU does not fault on them.
 fn prepare(code: Code, bytes: &[u8], bench: &mut Bench, random: &mut Random) {
@@ -30,17 +23,16 @@ fn prepare(code: Code, bytes: &[u8], bench: &mut Bench, random: &mut Random) {
     if instruction.is_vsib() {
         let index = instruction.memory_index().number();
         let size = if instruction.is_vsib32() { 4 } else { 8 };
-        bench.fx.xmm[index] = random.offsets(size);
-        bench.upper[index] = random.offsets(size);
+        bench.set_vector(index, std::array::from_fn(|_| random.offsets(size)));
     }
 }
 
-#[test]
-fn vex_forms_agree_with_this_cpu() {
-    let mut guest = Guest::of_model(CpuModel::parse("x86-64-v3,+vaes,+vpclmulqdq").unwrap());
+/// Compares every form that is wanted, on a model, under a name of the CPU's.
+fn compare(model: &str, wanted: impl Fn(Code) -> bool, at_least: usize) {
+    let mut guest = Guest::of_model(CpuModel::parse(model).unwrap());
     let mut random = Random(0x853c_49e6_748f_ea9b);
     let (mut compared, mut unbuilt, mut wrong) = (0, Vec::new(), Vec::new());
-    for code in forms() {
+    for code in Code::values().filter(|code| wanted(*code)) {
         for case in 0..CASES {
             let Some(bytes) = bench::instance(code, &mut random) else {
                 unbuilt.push(code);
@@ -62,5 +54,30 @@ fn vex_forms_agree_with_this_cpu() {
     }
     assert!(wrong.is_empty(), "{} forms differ: {wrong:?}", wrong.len());
     assert!(unbuilt.is_empty(), "no instance of {unbuilt:?}");
-    assert!(compared > 600 * CASES, "only {compared} cases");
+    assert!(compared > at_least * CASES, "only {compared} cases");
+}
+
+#[test]
+fn vex_forms_agree_with_this_cpu() {
+    let indexed = |code: Code| {
+        isa::vex::index::entry(code.mnemonic()).is_some() && code.op_code().encoding() == EncodingKind::VEX
+    };
+    compare("x86-64-v3,+vaes,+vpclmulqdq", indexed, 600);
+}
+
+#[test]
+fn evex_forms_and_masks_agree_with_this_cpu() {
+    let model = CpuModel::x86_64_v4();
+    let indexed = |code: Code| {
+        let form = code.op_code();
+        let encoded = match form.encoding() {
+            EncodingKind::VEX => isa::vex::index::entry(code.mnemonic()).is_none(),
+            kind => kind == EncodingKind::EVEX,
+        };
+        encoded
+            && isa::evex::index::entry(code.mnemonic()).is_some()
+            && lower::offered(&model, code)
+            && form.mode64()
+    };
+    compare("x86-64-v4", indexed, 1300);
 }

@@ -66,6 +66,8 @@ pub const XCR0_X87: u64 = 1 << 0;
 pub const XCR0_SSE: u64 = 1 << 1;
 /// XCR0: upper halves of the YMM registers.
 pub const XCR0_AVX: u64 = 1 << 2;
+/// XCR0: mask registers, upper halves of ZMM0 to ZMM15, ZMM16 to ZMM31: all or none.
+pub const XCR0_AVX512: u64 = 0b111 << 5;
 
 /// EFER: SYSCALL.
 pub const EFER_SCE: u64 = 1 << 0;

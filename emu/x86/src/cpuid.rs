@@ -2,7 +2,7 @@
 //!
 //! Not responsible for: the instructions themselves. A feature that a model lacks raises #UD in `emu/interp`.
 
-use crate::control::{CR4_OSXSAVE, XCR0_AVX, XCR0_SSE, XCR0_X87};
+use crate::control::{CR4_OSXSAVE, XCR0_AVX, XCR0_AVX512, XCR0_SSE, XCR0_X87};
 use crate::state::CpuState;
 use bitflags::bitflags;
 
@@ -78,6 +78,16 @@ bitflags! {
         const VAES = 1 << 32;
         /// Carry-less multiplication on 256 bits.
         const VPCLMULQDQ = 1 << 33;
+        /// AVX-512 foundation: EVEX encodings, 32 registers of 512 bits, mask registers (needs AVX).
+        const AVX512F = 1 << 34;
+        /// AVX-512 conflict detection.
+        const AVX512CD = 1 << 35;
+        /// AVX-512 on bytes and words.
+        const AVX512BW = 1 << 36;
+        /// AVX-512 on doublewords and quadwords.
+        const AVX512DQ = 1 << 37;
+        /// AVX-512 on 128 and 256 bits.
+        const AVX512VL = 1 << 38;
     }
 }
 
@@ -131,9 +141,17 @@ impl CpuModel {
         Self { name: "x86-64-v3", features: v2.features | level | extra, ..v2 }
     }
 
+    /// x86-64-v4 by the psABI levels: x86-64-v3 and AVX-512 F, CD, BW, DQ, VL.
+    pub fn x86_64_v4() -> Self {
+        use Feature as F;
+        let v3 = Self::x86_64_v3();
+        let level = F::AVX512F | F::AVX512CD | F::AVX512BW | F::AVX512DQ | F::AVX512VL;
+        Self { name: "x86-64-v4", features: v3.features | level, ..v3 }
+    }
+
     /// The model of a name, without changes.
     fn named(name: &str) -> Option<Self> {
-        [Self::x86_64_v2(), Self::x86_64_v3()].into_iter().find(|model| model.name == name)
+        [Self::x86_64_v2(), Self::x86_64_v3(), Self::x86_64_v4()].into_iter().find(|model| model.name == name)
     }
 
     /// Reads `NAME[,+FEATURE|,-FEATURE]...`, as in `x86-64-v2,+pcid`.
@@ -143,8 +161,9 @@ impl CpuModel {
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut parts = text.split(',');
         let name = parts.next().unwrap_or_default();
-        let mut model = Self::named(name)
-            .ok_or_else(|| format!("unknown CPU model '{name}': known are x86-64-v2 and x86-64-v3"))?;
+        let mut model = Self::named(name).ok_or_else(|| {
+            format!("unknown CPU model '{name}': known are x86-64-v2, x86-64-v3 and x86-64-v4")
+        })?;
         for part in parts {
             let (on, name) = match (part.strip_prefix('+'), part.strip_prefix('-')) {
                 (Some(name), _) => (true, name),
@@ -199,12 +218,20 @@ impl CpuModel {
             7 if subleaf == 0 => [0, self.leaf_7_ebx(), self.leaf_7_ecx(), 0],
             0xd if self.has(Feature::XSAVE) => match subleaf {
                 0 => {
-                    let size = |components| if components & XCR0_AVX != 0 { 0x340 } else { 0x240 };
+                    let size = |components| match components {
+                        c if c & XCR0_AVX512 != 0 => 0x980,
+                        c if c & XCR0_AVX != 0 => 0x340,
+                        _ => 0x240,
+                    };
                     let offered = self.xcr0_mask();
                     [offered as u32, size(state.xcr0), size(offered), (offered >> 32) as u32]
                 }
                 // The upper halves of the YMM registers: 256 bytes behind the header.
                 2 if self.has(Feature::AVX) => [0x100, 0x240, 0, 0],
+                // Mask registers, upper halves of ZMM0 to ZMM15, ZMM16 to ZMM31: where AMD has them.
+                5 if self.has(Feature::AVX512F) => [0x40, 0x340, 0, 0],
+                6 if self.has(Feature::AVX512F) => [0x200, 0x380, 0, 0],
+                7 if self.has(Feature::AVX512F) => [0x400, 0x580, 0, 0],
                 _ => [0; 4],
             },
             // TSC = crystal (1 GHz) * 1 / 1.
@@ -288,9 +315,14 @@ impl CpuModel {
             | self.bit(F::SMEP, 7)
             | self.bit(F::BMI2, 8)
             | self.bit(F::ERMS, 9)
+            | self.bit(F::AVX512F, 16)
+            | self.bit(F::AVX512DQ, 17)
             | self.bit(F::RDSEED, 18)
             | self.bit(F::SMAP, 20)
+            | self.bit(F::AVX512CD, 28)
             | self.bit(F::SHA, 29)
+            | self.bit(F::AVX512BW, 30)
+            | self.bit(F::AVX512VL, 31)
     }
 
     fn leaf_7_ecx(&self) -> u32 {
@@ -299,7 +331,9 @@ impl CpuModel {
 
     /// XCR0 bits that XSETBV may set on this model.
     pub fn xcr0_mask(&self) -> u64 {
-        XCR0_X87 | XCR0_SSE | if self.has(Feature::AVX) { XCR0_AVX } else { 0 }
+        let avx = if self.has(Feature::AVX) { XCR0_AVX } else { 0 };
+        let avx512 = if self.has(Feature::AVX512F) { XCR0_AVX512 } else { 0 };
+        XCR0_X87 | XCR0_SSE | avx | avx512
     }
 
     /// CR4 bits that a MOV to CR4 may set on this model.

@@ -279,6 +279,12 @@ cpu_state! {
     xmm: [u128; 16], Exact, [0; 16];
     /// Upper halves of the YMM registers.
     ymm_upper: [u128; 16], Exact, [0; 16];
+    /// Upper halves of ZMM0 to ZMM15, each in two parts.
+    zmm_upper: [[u128; 2]; 16], Exact, [[0; 2]; 16];
+    /// ZMM16 to ZMM31, each in four parts.
+    zmm_high: [[u128; 4]; 16], Exact, [[0; 4]; 16];
+    /// Mask registers K0 to K7.
+    opmask: [u64; 8], Exact, [0; 8];
     /// SIMD control and status.
     mxcsr: u32, Exact, 0x1f80;
     /// Whether HLT waits for an interrupt.
@@ -293,7 +299,7 @@ cpu_state! {
 
 impl CpuState {
     /// Version of the table; changes with every change to an element.
-    pub const VERSION: u16 = 2;
+    pub const VERSION: u16 = 3;
 
     /// The digest of the byte form (xxh3, 64 bits). FpuVendor elements count as zero unless `like_cpus`.
     pub fn digest(&self, like_cpus: bool) -> u64 {

@@ -16,6 +16,8 @@ pub mod control_transfer;
 pub mod data_transfer;
 pub mod decimal_arith;
 pub mod descriptor_table;
+pub mod evex;
+pub mod extended_state;
 pub mod far_transfer;
 pub mod fast_call;
 pub mod flag_control;
@@ -46,6 +48,7 @@ use crate::lower::Form;
 use crate::op::{Handler, Op};
 use gemel_machine::CpuIo;
 use gemel_x86::flags::{AF, CF, OF, PF, SF, ZF};
+use iced_x86::EncodingKind;
 
 /// Picks the handler of a width from a generic one.
 macro_rules! by_width {
@@ -388,12 +391,20 @@ index! {
 
 /// The line of a mnemonic in any of the indices.
 pub fn find(mnemonic: iced_x86::Mnemonic) -> Option<Entry> {
-    entry(mnemonic).or_else(|| floating_index::entry(mnemonic)).or_else(|| vex::index::entry(mnemonic))
+    entry(mnemonic)
+        .or_else(|| floating_index::entry(mnemonic))
+        .or_else(|| vex::index::entry(mnemonic))
+        .or_else(|| evex::index::entry(mnemonic))
 }
 
 /// The handler of a decoded form, or `None` when the form does not exist here.
 pub fn bind(f: &Form<'_>) -> Option<Handler> {
-    (find(f.mnemonic)?.bind)(f)
+    let line = if f.code.encoding() == EncodingKind::EVEX {
+        evex::index::entry(f.mnemonic)
+    } else {
+        find(f.mnemonic)
+    };
+    (line?.bind)(f)
 }
 
 /// The handler of what is no instruction.

@@ -49,6 +49,15 @@ impl Size {
         }
     }
 
+    /// The vector with another element `n`.
+    pub fn with_element(self, vector: u128, n: u32, value: u64) -> u128 {
+        let (bits, all) = match self {
+            Self::Single => (32, u128::from(u32::MAX)),
+            Self::Double => (64, u128::from(u64::MAX)),
+        };
+        vector & !(all << (bits * n)) | u128::from(value) << (bits * n)
+    }
+
     /// Whether a number is denormal.
     pub fn is_tiny(self, value: u64) -> bool {
         let (exponent, mantissa) = match self {

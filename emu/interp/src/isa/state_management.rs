@@ -5,6 +5,7 @@
 //! Vendor rule of the models, AMD: FOP, FIP, FDP come from memory always, and go to it only while an unmasked x87 error waits;
 //! otherwise zeroes do (APM 2 11.4.4, CPUID Fn8000_0008_EBX\[2\] set). Zen 4 keeps 57 bits of the pointers.
 
+use super::extended_state::{self, COMPONENTS, area_bytes};
 use super::simd::ready;
 use super::x87::{ES, available};
 use super::x87_control::{initialise, set_control};
@@ -19,11 +20,6 @@ use gemel_x86::control::{
 };
 use gemel_x86::{Exception, Vector};
 use iced_x86::{Code, Mnemonic};
-
-/// Where the upper halves of the YMM registers are in the XSAVE area (CPUID leaf 0xd, subleaf 2).
-const AVX_OFFSET: u64 = 576;
-/// Their bytes.
-const AVX_BYTES: u64 = 256;
 
 /// FXSAVE, FXSAVE64, FXRSTOR, FXRSTOR64.
 pub fn fxsave(f: &Form<'_>) -> Option<Handler> {
@@ -224,21 +220,13 @@ fn in_use(c: &Cpu) -> u64 {
         == (0x37f, 0, 0, 0, 0, 0, 0, 0)
         && s.st.iter().all(|r| *r == 0);
     let sse_initial = s.xmm[..xmm_count(c)].iter().all(|r| *r == 0);
-    let avx_initial = s.ymm_upper[..xmm_count(c)].iter().all(|r| *r == 0);
-    [(x87_initial, X87), (sse_initial, SSE), (avx_initial, AVX)]
-        .into_iter()
-        .fold(0, |all, (initial, component)| if initial { all } else { all | component })
-}
-
-/// Bytes of an XSAVE area with these components.
-fn x_bytes(components: u64) -> u64 {
-    AVX_OFFSET + if components & AVX != 0 { AVX_BYTES } else { 0 }
+    (if x87_initial { 0 } else { X87 }) | (if sse_initial { 0 } else { SSE }) | extended_state::in_use(c)
 }
 
 fn x_save<const WIDE: bool>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     x_ready(c)?;
     let asked = requested(c);
-    let bytes = x_bytes(asked);
+    let bytes = area_bytes(asked);
     let lin = area(c, op, bytes, 64, true)?;
     c.check_write(lin, bytes as usize, op.seg, io)?;
     let old: u64 = c.read(lin + 512, op.seg, io)?;
@@ -252,9 +240,10 @@ fn x_save<const WIDE: bool>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     if asked & SSE != 0 {
         store_xmm(c, op, lin, io)?;
     }
-    if asked & AVX != 0 {
-        for i in 0..xmm_count(c) {
-            c.write(lin + AVX_OFFSET + 16 * i as u64, op.seg, c.s.ymm_upper[i], io)?;
+    for component in COMPONENTS.iter().filter(|component| asked & component.bit != 0) {
+        let image = component.image(c);
+        if !image.is_empty() {
+            c.write_bytes(lin + component.offset, op.seg, &image, io)?;
         }
     }
     let present = old & !asked | in_use(c) & asked;
@@ -264,8 +253,8 @@ fn x_save<const WIDE: bool>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
 fn x_restore<const WIDE: bool>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     x_ready(c)?;
     let asked = requested(c);
-    let lin = area(c, op, x_bytes(asked), 64, false)?;
-    let (mut bytes, mut header, mut upper) = ([0; 512], [0; 64], [0; AVX_BYTES as usize]);
+    let lin = area(c, op, area_bytes(asked), 64, false)?;
+    let (mut bytes, mut header) = ([0; 512], [0; 64]);
     c.read_bytes(lin, op.seg, &mut bytes, io)?;
     c.read_bytes(lin + 512, op.seg, &mut header, io)?;
     let present = u64::from(header[0]);
@@ -277,8 +266,12 @@ fn x_restore<const WIDE: bool>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     if asked & (SSE | AVX) != 0 && mxcsr & !MXCSR_BITS != 0 {
         return c.general_protection(0);
     }
-    if asked & present & AVX != 0 {
-        c.read_bytes(lin + AVX_OFFSET, op.seg, &mut upper, io)?;
+    // Zeroes where they are not present.
+    let mut images = COMPONENTS.map(|component| vec![0; component.image(c).len()]);
+    for (component, image) in COMPONENTS.iter().zip(&mut images) {
+        if asked & present & component.bit != 0 && !image.is_empty() {
+            c.read_bytes(lin + component.offset, op.seg, image, io)?;
+        }
     }
     if asked & present & X87 != 0 {
         set_x87(c, &bytes, WIDE);
@@ -296,9 +289,8 @@ fn x_restore<const WIDE: bool>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     } else if asked & SSE != 0 {
         c.s.xmm[..n].fill(0);
     }
-    if asked & AVX != 0 {
-        // Zeroes where they are not present.
-        set_registers(&mut c.s.ymm_upper[..n], &upper);
+    for (component, image) in COMPONENTS.iter().zip(&images).filter(|(c, _)| asked & c.bit != 0) {
+        component.take(c, image);
     }
     c.float_error_settled(op, io);
     Ok(())

@@ -8,7 +8,7 @@ use crate::fault::R;
 use crate::lower::Form;
 use crate::op::{Handler, Op};
 use gemel_machine::{CpuIo, Query};
-use gemel_x86::control::{CR4_OSXSAVE, CR4_PCE, CR4_TSD, XCR0_AVX, XCR0_SSE, XCR0_X87};
+use gemel_x86::control::{CR4_OSXSAVE, CR4_PCE, CR4_TSD, XCR0_AVX, XCR0_AVX512, XCR0_SSE, XCR0_X87};
 use gemel_x86::flags::AC;
 use gemel_x86::{Feature, msr};
 
@@ -111,8 +111,9 @@ pub fn xsetbv(_: &Form) -> Option<Handler> {
         }
         cpu.require_ring0()?;
         let value = cpu.pair();
-        // SDM 2D XSETBV: the x87 component always, AVX not without SSE.
-        let unpaired = value & (XCR0_SSE | XCR0_AVX) == XCR0_AVX;
+        // SDM 2D XSETBV: the x87 component always, AVX not without SSE, AVX-512 whole and not without AVX.
+        let unpaired = value & (XCR0_SSE | XCR0_AVX) == XCR0_AVX
+            || value & XCR0_AVX512 != 0 && value & (XCR0_AVX | XCR0_AVX512) != XCR0_AVX | XCR0_AVX512;
         let refused = value & XCR0_X87 == 0 || value & !cpu.model.xcr0_mask() != 0 || unpaired;
         if cpu.regs[1] as u32 != 0 || refused {
             return cpu.general_protection(0);

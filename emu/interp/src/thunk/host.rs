@@ -19,6 +19,11 @@ pub fn missing_on_host(model: &CpuModel) -> Option<&'static str> {
         (Feature::AVX2, "avx2", is_x86_feature_detected!("avx2")),
         (Feature::FMA, "fma", is_x86_feature_detected!("fma")),
         (Feature::F16C, "f16c", is_x86_feature_detected!("f16c")),
+        (Feature::AVX512F, "avx512f", is_x86_feature_detected!("avx512f")),
+        (Feature::AVX512CD, "avx512cd", is_x86_feature_detected!("avx512cd")),
+        (Feature::AVX512BW, "avx512bw", is_x86_feature_detected!("avx512bw")),
+        (Feature::AVX512DQ, "avx512dq", is_x86_feature_detected!("avx512dq")),
+        (Feature::AVX512VL, "avx512vl", is_x86_feature_detected!("avx512vl")),
         (Feature::VAES, "vaes", is_x86_feature_detected!("vaes")),
         (Feature::VPCLMULQDQ, "vpclmulqdq", is_x86_feature_detected!("vpclmulqdq")),
     ];

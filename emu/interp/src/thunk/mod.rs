@@ -13,6 +13,7 @@ compile_error!(
     "gemel-interp runs the guest's SIMD and x87 arithmetic on the host's own units: it needs an x86-64 Linux host"
 );
 
+mod evex;
 mod host;
 mod mmx;
 mod simd;
@@ -21,6 +22,7 @@ mod vex;
 mod x87;
 mod x87_plan;
 
+pub(crate) use evex::{EvexRegs, Zmm, evex};
 pub use host::missing_on_host;
 pub(crate) use mmx::{MmxThunk, mmx, mmx_float};
 pub(crate) use simd::{Regs, SimdThunk, general, general_float, packed, packed_float};

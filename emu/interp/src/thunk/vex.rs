@@ -36,8 +36,14 @@ pub(crate) struct VexThunk(u32);
 impl VexThunk {
     /// The thunk of an instruction; `None` where an operand is always memory.
     pub(crate) fn find(code: Code, immediate: u8) -> Option<Self> {
-        let (first, has_immediate) = include!(concat!(env!("OUT_DIR"), "/vex_rows.rs"));
-        Some(Self(first + if has_immediate { u32::from(immediate) } else { 0 }))
+        Self::find_masked(code, immediate, false)
+    }
+
+    /// The thunk of an instruction that, where its mask is clear, leaves the destination or makes it zero.
+    pub(crate) fn find_masked(code: Code, immediate: u8, zeroing: bool) -> Option<Self> {
+        let (first, has_immediate, zeroing_from) = include!(concat!(env!("OUT_DIR"), "/vex_rows.rs"));
+        let immediate = if has_immediate { u32::from(immediate) } else { 0 };
+        Some(Self(first + immediate + if zeroing { zeroing_from } else { 0 }))
     }
 
     /// The number, to be kept in [`crate::op::Op::thunk`].
@@ -52,7 +58,7 @@ impl VexThunk {
     }
 
     #[inline(always)]
-    fn address(self) -> usize {
+    pub(super) fn address(self) -> usize {
         &raw const gemel_vex_thunks as usize + self.0 as usize * 8
     }
 }

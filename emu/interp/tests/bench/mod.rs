@@ -9,7 +9,10 @@ use gemel_machine::{Attention, CpuIo, GuestRam, Position, Query, Vcpu};
 use gemel_x86::control::CR4_OSXSAVE;
 use gemel_x86::segment::{CS, DS, ES, SS};
 use gemel_x86::{CpuModel, CpuState, Feature, Segment};
-use iced_x86::{Code, CpuidFeature, Encoder, Instruction, OpCodeOperandKind, OpKind, Register};
+use iced_x86::{
+    Code, CpuidFeature, Encoder, EncodingKind, Instruction, OpCodeOperandKind, OpKind, Register,
+    RoundingControl,
+};
 use memmap2::{Mmap, MmapMut};
 use std::arch::asm;
 use std::sync::Arc;
@@ -101,6 +104,10 @@ pub struct Bench {
     pub fx: Fx,
     /// Upper halves of the YMM registers.
     pub upper: [u128; 16],
+    /// Upper halves of ZMM0 to ZMM15; ZMM16 to ZMM31; K0 to K7.
+    pub zmm_upper: [[u128; 2]; 16],
+    pub zmm_high: [[u128; 4]; 16],
+    pub masks: [u64; 8],
     /// RAX, RCX, RDX.
     pub general: [u64; 3],
     pub flags: u64,
@@ -128,9 +135,16 @@ pub struct Fx {
     pub rest: [u64; 12],
 }
 
+/// A line for each of sixteen registers.
+macro_rules! of_sixteen {
+    ($line:literal) => {
+        concat!(".irp n,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15\n", $line, "\n.endr")
+    };
+}
+
 /// Loads a bench, calls its instruction, saves the bench. What follows first is run just before and just after the call.
 macro_rules! run_natively {
-    ($native:ident, $bench:ident, [$($before:literal),*], [$($after:literal),*], $($operands:tt)*) => {{
+    ($native:ident, $bench:ident, [$($before:expr),*], [$($after:expr),*], $($operands:tt)*) => {{
         let host_mxcsr = 0x1f80u32;
         let [rax, rcx, rdx] = &mut $bench.general;
         // SAFETY: the page holds one instruction that touches the registers named here, and memory only at RDI: 512
@@ -182,61 +196,56 @@ impl Native {
     }
 
     pub fn run(&self, bench: &mut Bench) {
-        if std::arch::is_x86_feature_detected!("avx") {
+        if is_x86_feature_detected!("avx512bw") {
+            self.run_with_avx512(bench);
+        } else if is_x86_feature_detected!("avx") {
             self.run_with_upper_halves(bench);
         } else {
-            self.run_without(bench);
+            run_natively!(self, bench, [], [],);
         }
         bench.flags &= STATUS;
         bench.forget_pointers();
-    }
-
-    fn run_without(&self, bench: &mut Bench) {
-        run_natively!(self, bench, [], [],);
     }
 
     fn run_with_upper_halves(&self, bench: &mut Bench) {
         run_natively!(
             self,
             bench,
+            [of_sixteen!("vinsertf128 ymm\\n, ymm\\n, [{upper} + 16*\\n], 1")],
+            [of_sixteen!("vextractf128 [{upper} + 16*\\n], ymm\\n, 1"), "vzeroupper"],
+            upper = in(reg) bench.upper.as_mut_ptr(),
+        );
+    }
+
+    fn run_with_avx512(&self, bench: &mut Bench) {
+        run_natively!(
+            self,
+            bench,
             [
-                "vinsertf128 ymm0, ymm0, [{upper}], 1",
-                "vinsertf128 ymm1, ymm1, [{upper} + 16], 1",
-                "vinsertf128 ymm2, ymm2, [{upper} + 32], 1",
-                "vinsertf128 ymm3, ymm3, [{upper} + 48], 1",
-                "vinsertf128 ymm4, ymm4, [{upper} + 64], 1",
-                "vinsertf128 ymm5, ymm5, [{upper} + 80], 1",
-                "vinsertf128 ymm6, ymm6, [{upper} + 96], 1",
-                "vinsertf128 ymm7, ymm7, [{upper} + 112], 1",
-                "vinsertf128 ymm8, ymm8, [{upper} + 128], 1",
-                "vinsertf128 ymm9, ymm9, [{upper} + 144], 1",
-                "vinsertf128 ymm10, ymm10, [{upper} + 160], 1",
-                "vinsertf128 ymm11, ymm11, [{upper} + 176], 1",
-                "vinsertf128 ymm12, ymm12, [{upper} + 192], 1",
-                "vinsertf128 ymm13, ymm13, [{upper} + 208], 1",
-                "vinsertf128 ymm14, ymm14, [{upper} + 224], 1",
-                "vinsertf128 ymm15, ymm15, [{upper} + 240], 1"
+                of_sixteen!("vinsertf128 ymm\\n, ymm\\n, [{upper} + 16*\\n], 1"),
+                of_sixteen!("vinserti64x4 zmm\\n, zmm\\n, [{zmm} + 32*\\n], 1"),
+                ".irp n,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31",
+                "vmovdqu64 zmm\\n, [{high} + 64*\\n - 1024]",
+                ".endr",
+                ".irp n,0,1,2,3,4,5,6,7",
+                "kmovq k\\n, [{masks} + 8*\\n]",
+                ".endr"
             ],
             [
-                "vextractf128 [{upper}], ymm0, 1",
-                "vextractf128 [{upper} + 16], ymm1, 1",
-                "vextractf128 [{upper} + 32], ymm2, 1",
-                "vextractf128 [{upper} + 48], ymm3, 1",
-                "vextractf128 [{upper} + 64], ymm4, 1",
-                "vextractf128 [{upper} + 80], ymm5, 1",
-                "vextractf128 [{upper} + 96], ymm6, 1",
-                "vextractf128 [{upper} + 112], ymm7, 1",
-                "vextractf128 [{upper} + 128], ymm8, 1",
-                "vextractf128 [{upper} + 144], ymm9, 1",
-                "vextractf128 [{upper} + 160], ymm10, 1",
-                "vextractf128 [{upper} + 176], ymm11, 1",
-                "vextractf128 [{upper} + 192], ymm12, 1",
-                "vextractf128 [{upper} + 208], ymm13, 1",
-                "vextractf128 [{upper} + 224], ymm14, 1",
-                "vextractf128 [{upper} + 240], ymm15, 1",
+                of_sixteen!("vextractf128 [{upper} + 16*\\n], ymm\\n, 1"),
+                of_sixteen!("vextracti64x4 [{zmm} + 32*\\n], zmm\\n, 1"),
+                ".irp n,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31",
+                "vmovdqu64 [{high} + 64*\\n - 1024], zmm\\n",
+                ".endr",
+                ".irp n,0,1,2,3,4,5,6,7",
+                "kmovq [{masks} + 8*\\n], k\\n",
+                ".endr",
                 "vzeroupper"
             ],
             upper = in(reg) bench.upper.as_mut_ptr(),
+            zmm = in(reg) bench.zmm_upper.as_mut_ptr(),
+            high = in(reg) bench.zmm_high.as_mut_ptr(),
+            masks = in(reg) bench.masks.as_mut_ptr(),
         );
     }
 }
@@ -270,7 +279,7 @@ impl Guest {
         };
         if has_avx {
             state.cr4 |= CR4_OSXSAVE;
-            state.xcr0 = 7;
+            state.xcr0 = model.xcr0_mask();
         }
         let data = Segment { selector: 0x18, attr: 0xc93, limit: u32::MAX, base: 0 };
         for s in [DS, ES, SS] {
@@ -315,6 +324,7 @@ impl Guest {
             s.st[(top + i) & 7] = bench.fx.st[i];
         }
         (s.xmm, s.ymm_upper) = (bench.fx.xmm, bench.upper);
+        (s.zmm_upper, s.zmm_high, s.opmask) = (bench.zmm_upper, bench.zmm_high, bench.masks);
         (s.gpr[0], s.gpr[1], s.gpr[2], s.gpr[7]) =
             (bench.general[0], bench.general[1], bench.general[2], DATA);
         s.rflags = bench.flags & STATUS | 2;
@@ -331,6 +341,7 @@ impl Guest {
             bench.fx.st[i] = after.st[(top + i) & 7];
         }
         (bench.fx.xmm, bench.upper) = (after.xmm, after.ymm_upper);
+        (bench.zmm_upper, bench.zmm_high, bench.masks) = (after.zmm_upper, after.zmm_high, after.opmask);
         bench.general = [after.gpr[0], after.gpr[1], after.gpr[2]];
         bench.flags = after.rflags & STATUS;
         bench.forget_pointers();
@@ -501,9 +512,22 @@ impl Bench {
                 rest: [0; 12],
             },
             upper: std::array::from_fn(|_| r.vector()),
+            zmm_upper: std::array::from_fn(|_| [r.vector(), r.vector()]),
+            zmm_high: std::array::from_fn(|_| std::array::from_fn(|_| r.vector())),
+            masks: std::array::from_fn(|_| r.next() & r.next().rotate_left(7) | r.below(3)),
             general,
             flags: r.next() & STATUS | 0x202,
             memory,
+        }
+    }
+
+    /// Sets a vector register, all of it.
+    pub fn set_vector(&mut self, n: usize, value: [u128; 4]) {
+        if n >= 16 {
+            self.zmm_high[n - 16] = value;
+        } else {
+            let [low, upper, a, b] = value;
+            (self.fx.xmm[n], self.upper[n], self.zmm_upper[n]) = (low, upper, [a, b]);
         }
     }
 
@@ -525,6 +549,17 @@ impl Bench {
         for i in 0..16 {
             show(&format!("xmm{i}"), self.fx.xmm[i], ours.fx.xmm[i]);
             show(&format!("ymm{i} upper"), self.upper[i], ours.upper[i]);
+            for part in 0..2 {
+                let name = format!("zmm{i} upper, part {part}");
+                show(&name, self.zmm_upper[i][part], ours.zmm_upper[i][part]);
+            }
+            for part in 0..4 {
+                let name = format!("zmm{}, part {part}", i + 16);
+                show(&name, self.zmm_high[i][part], ours.zmm_high[i][part]);
+            }
+        }
+        for i in 0..8 {
+            show(&format!("k{i}"), self.masks[i].into(), ours.masks[i].into());
         }
         for i in 0..3 {
             show(["rax", "rcx", "rdx"][i], self.general[i].into(), ours.general[i].into());
@@ -556,7 +591,8 @@ pub fn instance(code: Code, random: &mut Random) -> Option<Vec<u8>> {
     let mut memory = false;
     let gathers = (0..form.op_count()).any(|n| format!("{:?}", form.op_kind(n)).contains("vsib"));
     // The registers of a gather must differ.
-    let first = random.below(16) as u32;
+    let registers = if form.encoding() == EncodingKind::EVEX { 32 } else { 16 };
+    let first = random.below(registers) as u32;
     let gather = [first, first ^ (1 + random.below(7) as u32), first ^ 8];
     for n in 0..form.op_count() {
         let in_memory = random.below(2) == 0;
@@ -577,17 +613,26 @@ pub fn instance(code: Code, random: &mut Random) -> Option<Vec<u8>> {
                 instruction.set_memory_index(Register::XMM0 + gather[0]);
                 None
             }
+            K::mem_vsib32z | K::mem_vsib64z => {
+                instruction.set_memory_index(Register::ZMM0 + gather[0]);
+                None
+            }
             K::mem_vsib32y | K::mem_vsib64y => {
                 instruction.set_memory_index(Register::YMM0 + gather[0]);
                 None
             }
             K::xmm_reg | K::xmm_vvvv if gathers => Some(Register::XMM0 + gather[1 + n as usize / 2]),
             K::ymm_reg | K::ymm_vvvv if gathers => Some(Register::YMM0 + gather[1 + n as usize / 2]),
+            K::zmm_reg if gathers => Some(Register::ZMM0 + gather[1 + n as usize / 2]),
+            K::zmm_reg | K::zmm_rm | K::zmm_or_mem | K::zmm_vvvv => {
+                Some(Register::ZMM0 + random.below(registers) as u32)
+            }
+            K::k_reg | K::k_rm | K::k_vvvv | K::k_or_mem => Some(Register::K0 + random.below(8) as u32),
             K::ymm_reg | K::ymm_rm | K::ymm_or_mem | K::ymm_vvvv | K::ymm_is4 => {
-                Some(Register::YMM0 + random.below(16) as u32)
+                Some(Register::YMM0 + random.below(registers) as u32)
             }
             K::xmm_reg | K::xmm_rm | K::xmm_or_mem | K::xmm_vvvv | K::xmm_is4 => {
-                Some(Register::XMM0 + random.below(16) as u32)
+                Some(Register::XMM0 + random.below(registers) as u32)
             }
             K::mm_reg | K::mm_rm | K::mm_or_mem => Some(Register::MM0 + random.below(8) as u32),
             K::r8_reg | K::r8_opcode | K::r8_or_mem => {
@@ -652,6 +697,25 @@ pub fn instance(code: Code, random: &mut Random) -> Option<Vec<u8>> {
     }
     if memory {
         instruction.set_memory_base(Register::RDI);
+        instruction.set_is_broadcast(form.can_broadcast() && random.below(2) == 0);
+    }
+    if form.can_use_op_mask_register() && (form.require_op_mask_register() || random.below(4) != 0) {
+        instruction.set_op_mask(Register::K1 + random.below(7) as u32);
+        let stores = instruction.op0_kind() == OpKind::Memory;
+        instruction.set_zeroing_masking(form.can_use_zeroing_masking() && !stores && random.below(2) == 0);
+    }
+    if !memory && random.below(3) == 0 {
+        if form.can_use_rounding_control() {
+            let rounding = [
+                RoundingControl::RoundToNearest,
+                RoundingControl::RoundDown,
+                RoundingControl::RoundUp,
+                RoundingControl::RoundTowardZero,
+            ];
+            instruction.set_rounding_control(random.of(&rounding));
+        } else if form.can_suppress_all_exceptions() {
+            instruction.set_suppress_all_exceptions(true);
+        }
     }
     let mut encoder = Encoder::new(64);
     encoder.encode(&instruction, 0).ok()?;

@@ -178,6 +178,6 @@ fn find_index<const SOURCE: u8>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
 
 fn find_mask<const SOURCE: u8>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     let mask = compare_strings::<SOURCE>(c, op, io)?.xmm0;
-    (c.s.xmm[0], c.s.ymm_upper[0]) = (mask, 0);
+    (c.s.xmm[0], c.s.ymm_upper[0], c.s.zmm_upper[0]) = (mask, 0, [0; 2]);
     Ok(())
 }

@@ -187,6 +187,7 @@ fn gather_elements<const BYTES: usize, const INDEX: usize, const COUNT: usize>(
         set(c, op, value.into());
         let mask = Ymm::from(mask);
         (c.s.xmm[mask_register], c.s.ymm_upper[mask_register]) = (mask.low, mask.high);
+        c.s.zmm_upper[mask_register] = [0; 2];
     };
     let mut progress = false;
     for n in 0..COUNT {

@@ -124,11 +124,11 @@ fn xmm(c: &Cpu, op: &Op, n: usize) -> u128 {
     c.s.xmm[op.r[n] as usize & 15]
 }
 
-/// Sets the register of operand 0.
+/// Sets the register of operand 0 and clears what it has beyond 256 bits.
 #[inline(always)]
 fn set(c: &mut Cpu, op: &Op, value: Ymm) {
     let r = op.r[0] as usize & 15;
-    (c.s.xmm[r], c.s.ymm_upper[r]) = (value.low, value.high);
+    (c.s.xmm[r], c.s.ymm_upper[r], c.s.zmm_upper[r]) = (value.low, value.high, [0; 2]);
 }
 
 /// Loads `SOURCE` bytes, zero-extended.

@@ -278,6 +278,7 @@ fn zero_registers<const WHOLE: bool>(c: &mut Cpu, _op: &Op, _io: &mut dyn CpuIo)
     ready(c)?;
     let n = if c.is_64() { 16 } else { 8 };
     c.s.ymm_upper[..n].fill(0);
+    c.s.zmm_upper[..n].fill([0; 2]);
     if WHOLE {
         c.s.xmm[..n].fill(0);
     }

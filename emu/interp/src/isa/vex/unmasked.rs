@@ -3,7 +3,7 @@
 //! Not responsible for: the steps that SSE has too (`simd_unmasked`).
 
 use crate::isa::simd_unmasked::{OE, PE, Review, Size, UE};
-use crate::thunk::{MXCSR_FLAGS, VexThunk, vex128_float};
+use crate::thunk::{EvexRegs, MXCSR_FLAGS, VexThunk, evex, vex128_float};
 use iced_x86::{Code, Mnemonic};
 
 /// Bits of precision of a half-precision number.
@@ -27,6 +27,19 @@ impl Review {
                 };
                 bounded.then(|| self.in_order(all(&lane)))
             }
+            Mnemonic::Vscalefps | Mnemonic::Vscalefpd | Mnemonic::Vscalefss | Mnemonic::Vscalefsd => {
+                let (size, count) = match name.as_bytes() {
+                    [.., b'p', b's'] => (Size::Single, 4),
+                    [.., b's', b's'] => (Size::Single, 1),
+                    [.., b'p', b'd'] => (Size::Double, 2),
+                    _ => (Size::Double, 1),
+                };
+                let lane = |[_, a, b]: [u128; 3]| {
+                    (0..count)
+                        .fold(0, |all, i| all | self.scale(size, size.element(a, i), size.element(b, i)))
+                };
+                bounded.then(|| self.in_order(all(&lane)))
+            }
             // It has one source.
             Mnemonic::Vcvtpd2ps => {
                 let lanes: Vec<_> = lanes.iter().map(|l| [l[0], l[1]]).collect();
@@ -39,6 +52,30 @@ impl Review {
         }
     }
 
+    /// The same for operands of which only the elements count whose mask bit is set.
+    #[cold]
+    pub(in crate::isa) fn evex_flags(
+        self,
+        code: u16,
+        lanes: &[[u128; 3]],
+        mask: u64,
+        immediate: u8,
+    ) -> Option<u32> {
+        let name = format!("{:?}", Code::try_from(code as usize).ok()?.mnemonic());
+        let double =
+            ["pd", "sd"].iter().any(|end| name.ends_with(end) || name[..name.len().min(6)].ends_with(end));
+        // Where it does not count, one raises nothing.
+        let (size, count, one) =
+            if double { (Size::Double, 2, 1f64.to_bits()) } else { (Size::Single, 4, 1f32.to_bits().into()) };
+        let mut chosen = lanes.to_vec();
+        for (n, lane) in chosen.iter_mut().enumerate() {
+            for i in (0..count).filter(|i| mask >> (n as u32 * count + i) & 1 == 0) {
+                lane.iter_mut().for_each(|operand| *operand = size.with_element(*operand, i, one));
+            }
+        }
+        self.vex_flags(code, &chosen, immediate)
+    }
+
     /// One element of VCVTPS2PH.
     fn to_half(self, value: u64, immediate: u8) -> u32 {
         let Some(thunk) = VexThunk::find(Code::VEX_Vcvtps2ph_xmmm64_xmm_imm8, immediate) else { return 0 };
@@ -47,6 +84,20 @@ impl Review {
         let inexact =
             || bits(Size::Single.parts(Size::Single.operand(value, self.control)).0) > HALF_PRECISION;
         self.settle(after & MXCSR_FLAGS, tiny, inexact)
+    }
+
+    /// One element of VSCALEFPS and its kin. With an exponent that had no bounds it would always be exact.
+    fn scale(self, size: Size, x: u64, y: u64) -> u32 {
+        let code = match size {
+            Size::Single => Code::EVEX_Vscalefss_xmm_k1z_xmm_xmmm32_er,
+            Size::Double => Code::EVEX_Vscalefsd_xmm_k1z_xmm_xmmm64_er,
+        };
+        let Some(thunk) = VexThunk::find(code, 0) else { return 0 };
+        let vectors = [[0; 4], [x.into(), 0, 0, 0], [y.into(), 0, 0, 0]];
+        let mut regs = EvexRegs { vectors, masks: [1, 0, 0, 0], mxcsr: self.control, ..EvexRegs::default() };
+        evex(thunk, &mut regs);
+        let tiny = size.is_tiny(size.element(regs.vectors[0][0], 0));
+        self.settle(regs.mxcsr & MXCSR_FLAGS, tiny, || false)
     }
 
     /// The flags of an element from those of its masked run.
