@@ -15,7 +15,7 @@ use iced_x86::{Code, EncodingKind};
 use std::cell::Cell;
 use std::sync::Once;
 
-const CASES: usize = 300;
+const CASES: usize = 200;
 
 thread_local! {
     /// Where the trapping instruction's RET is; MXCSR when it trapped.

@@ -1,13 +1,13 @@
 #![allow(unsafe_code)] // the bench can run the same bytes on the CPU under the test
 #![allow(clippy::unwrap_used)] // a test that unwraps fails with the line
-//! What raises #UD, #NM, #GP, #PF in VEX instructions, and what those leave: against the manuals (SDM 2A 2.4, exception types 1 to 14).
+//! What raises #UD, #NM, #GP, #PF in VEX and EVEX instructions, and what those leave: against the manuals (SDM 2A 2.4, exception types 1 to 14).
 //!
 //! Not responsible for: results (`host_vex`), SIMD errors (`float_faults`).
 
 mod bench;
 
 use bench::{Bench, DATA, Ended, Guest, Random};
-use gemel_x86::control::{CR0_EM, CR0_TS, CR4_OSFXSR, CR4_OSXSAVE, XCR0_AVX};
+use gemel_x86::control::{CR0_EM, CR0_TS, CR4_OSFXSR, CR4_OSXSAVE, XCR0_AVX, XCR0_AVX512};
 use gemel_x86::{CpuModel, Vector};
 
 const UD: Ended = Ended::Fault(Vector::InvalidOpcode as u64);
@@ -315,4 +315,124 @@ fn xcr0_takes_avx_only_with_sse() {
     let mut bench = Bench::random(&mut Random(9), false);
     bench.general = [7, 0, 0];
     assert_eq!(guest.run_or_fault(&xsetbv, &mut bench), GP);
+}
+
+/// VADDPS zmm0 {k1}, zmm1, [rdi] in EVEX's form; KMOVQ k1, k2; VMOVAPS zmm1, [rdi+64].
+const EVEX_VADDPS: &[u8] = &[0x62, 0xf1, 0x74, 0x49, 0x58, 0x07];
+const KMOVQ: &[u8] = &[0xc4, 0xe1, 0xf8, 0x90, 0xca];
+const EVEX_VMOVAPS: &[u8] = &[0x62, 0xf1, 0x7c, 0x48, 0x28, 0x4f, 0x01];
+
+/// SDM 2A 2.8: XCR0 must have all of AVX-512, and the model its features.
+#[test]
+fn evex_has_conditions_of_its_own() {
+    for bytes in [EVEX_VADDPS, KMOVQ, EVEX_VMOVAPS] {
+        assert_eq!(ends(bytes), UD, "not offered");
+        for (cr0, xcr0, wanted) in
+            [(0, 0, RETIRED), (CR0_TS, 0, NM), (0, XCR0_AVX512, UD), (0, 1 << 5, UD), (CR0_TS, 1 << 7, UD)]
+        {
+            let mut guest = Guest::of_model(CpuModel::x86_64_v4());
+            guest.state.cr0 ^= cr0;
+            guest.state.xcr0 ^= xcr0;
+            assert_eq!(end_of(&mut guest, bytes), wanted, "{bytes:02x?} with CR0 {cr0:x}, XCR0 {xcr0:x}");
+        }
+    }
+    let table: &[(&str, &[u8], Ended)] = &[
+        ("VMOVAPS zmm, +32", &[0x62, 0xf1, 0x7c, 0x48, 0x28, 0x8f, 0x20, 0, 0, 0], GP),
+        ("VMOVAPS zmm16 stored, +32", &[0x62, 0xe1, 0x7c, 0x48, 0x29, 0x87, 0x20, 0, 0, 0], GP),
+        ("VMOVNTDQ zmm, +32", &[0x62, 0xf1, 0x7d, 0x48, 0xe7, 0x87, 0x20, 0, 0, 0], GP),
+        ("VMOVUPS zmm, +1", &[0x62, 0xf1, 0x7c, 0x48, 0x10, 0x87, 1, 0, 0, 0], RETIRED),
+        ("66 before EVEX", &[0x66, 0x62, 0xf1, 0x74, 0x49, 0x58, 0xc2], UD),
+        ("zeroing without a mask", &[0x62, 0xf1, 0x74, 0xc8, 0x58, 0xc2], UD),
+        ("zeroing of memory", &[0x62, 0xf1, 0x7c, 0xc9, 0x29, 0x07], UD),
+        ("L'L of 3", &[0x62, 0xf1, 0x74, 0x68, 0x58, 0x07], UD),
+        ("VGATHERDPS without a mask", &[0x62, 0xf2, 0x7d, 0x48, 0x92, 0x04, 0x0f], UD),
+    ];
+    for (name, bytes, wanted) in table {
+        assert_eq!(end_of(&mut Guest::of_model(CpuModel::x86_64_v4()), bytes), *wanted, "{name}");
+    }
+}
+
+/// SDM 2A 2.7.2: elements that the mask leaves out cannot fault, not those of a broadcast without any, and those of a store.
+#[test]
+fn evex_suppresses_faults_of_elements_left_out() {
+    let mut guest = Guest::of_model(CpuModel::x86_64_v4());
+    let edge = UNMAPPED - 16;
+    let table: &[(&str, &[u8], u64, Ended)] = &[
+        ("VADDPS, four elements there", EVEX_VADDPS, 0xf, RETIRED),
+        ("VADDPS, a fifth", EVEX_VADDPS, 0x1f, PF),
+        ("VMOVDQU8 stored", &[0x62, 0xf1, 0x7f, 0x49, 0x7f, 0x07], 0xffff, RETIRED),
+        ("VMOVDQU8 stored, one too many", &[0x62, 0xf1, 0x7f, 0x49, 0x7f, 0x07], 0x1_ffff, PF),
+        ("VPCOMPRESSD stored, four of sixteen", &[0x62, 0xf2, 0x7d, 0x49, 0x8b, 0x07], 0x8421, RETIRED),
+        ("VPCOMPRESSD stored, five", &[0x62, 0xf2, 0x7d, 0x49, 0x8b, 0x07], 0x8423, PF),
+        ("VPEXPANDD, four of sixteen", &[0x62, 0xf2, 0x7d, 0x49, 0x89, 0x07], 0x8421, RETIRED),
+        ("VPMOVQB stored, eight", &[0x62, 0xf2, 0x7e, 0x49, 0x32, 0x07], 0xff, RETIRED),
+        ("VPERMD knows no masks", &[0x62, 0xf2, 0x75, 0x49, 0x36, 0x07], 0xf, PF),
+    ];
+    for (name, bytes, mask, wanted) in table {
+        let mut bench = bench_of([0; 2], [0; 2]);
+        bench.masks[1] = *mask;
+        assert_eq!(run_at(&mut guest, edge, bytes, &mut bench), *wanted, "{name}");
+    }
+    // VADDPS zmm0 {k1}, zmm1, dword [rdi] {1to16}: none wanted, one wanted.
+    for (mask, wanted) in [(0, RETIRED), (0x8000, PF)] {
+        let mut bench = bench_of([0; 2], [0; 2]);
+        bench.masks[1] = mask;
+        let broadcast = [0x62, 0xf1, 0x74, 0x59, 0x58, 0x07];
+        assert_eq!(run_at(&mut guest, UNMAPPED, &broadcast, &mut bench), wanted, "broadcast under {mask:x}");
+    }
+}
+
+/// VPSCATTERDD [rdi + zmm1] {k1}, zmm2: bits are cleared one by one; element 2 faults.
+#[test]
+fn a_scatter_that_faults_goes_on_where_it_was() {
+    let mut guest = Guest::of_model(CpuModel::x86_64_v4());
+    let scatter = [0x62, 0xf2, 0x7d, 0x49, 0xa0, 0x14, 0x0f];
+    let far = 0x0100_0000u128;
+    let mut bench = bench_of([0x0c << 96 | far << 64 | 0x04 << 32, 0], [4 << 96 | 3 << 64 | 2 << 32 | 1, 0]);
+    bench.masks[1] = 0b1111;
+    assert_eq!(guest.run_or_fault(&scatter, &mut bench), PF);
+    assert_eq!((guest.interp_state().cr2, bench.masks[1]), (DATA + far as u64, 0b1100));
+    assert_eq!(bench.memory.0[..8], [1, 0, 0, 0, 2, 0, 0, 0]);
+    bench.fx.xmm[1] = 0x0c << 96 | 0x08 << 64;
+    assert_eq!(guest.run_or_fault(&scatter, &mut bench), RETIRED);
+    assert_eq!((bench.masks[1], bench.memory.0[8]), (0, 3));
+}
+
+/// XSAVE and XRSTOR of mask registers, upper halves of ZMM0 to ZMM15, ZMM16 to ZMM31, each where AMD's CPUs have it.
+#[test]
+fn xsave_has_components_for_avx512() {
+    let (xsave, xrstor) = ([0x0f, 0xae, 0x27], [0x0f, 0xae, 0x2f]);
+    let mut guest = Guest::of_model(CpuModel::x86_64_v4());
+    let mut before = Bench::random(&mut Random(9), false);
+    before.general = [0xe0, 0, 0];
+    let mut saved = before.clone();
+    guest.ram.write(DATA + 512, &[0; 64]).unwrap();
+    assert_eq!(guest.run_or_fault(&xsave, &mut saved), RETIRED);
+    assert_eq!(guest.ram.read_array::<8>(DATA + 512).unwrap(), [0xe0, 0, 0, 0, 0, 0, 0, 0]);
+    let quad = |at: u64| u64::from_le_bytes(guest.ram.read_array(DATA + at).unwrap());
+    assert_eq!((quad(832), quad(832 + 56)), (before.masks[0], before.masks[7]));
+    assert_eq!(
+        (quad(896), quad(896 + 504)),
+        (before.zmm_upper[0][0] as u64, (before.zmm_upper[15][1] >> 64) as u64)
+    );
+    assert_eq!(
+        (quad(1408), quad(2424)),
+        (before.zmm_high[0][0] as u64, (before.zmm_high[15][3] >> 64) as u64)
+    );
+    let mut other = Bench::random(&mut Random(10), false);
+    (other.general, other.memory) = ([0xe0, 0, 0], saved.memory.clone());
+    assert_eq!(guest.run_or_fault(&xrstor, &mut other), RETIRED);
+    assert_eq!(
+        (other.masks, other.zmm_upper, other.zmm_high),
+        (before.masks, before.zmm_upper, before.zmm_high)
+    );
+    // VZEROALL clears the first sixteen, all of them, and leaves the others.
+    assert_eq!(guest.run_or_fault(&[0xc5, 0xfc, 0x77], &mut other), RETIRED);
+    assert_eq!((other.zmm_upper, other.zmm_high), ([[0; 2]; 16], before.zmm_high));
+    // XCR0 takes the three together, and only with AVX.
+    for (value, wanted) in [(0xe7, RETIRED), (0x27, GP), (0xe3, GP), (0xc7, GP), (7, RETIRED)] {
+        let mut bench = Bench::random(&mut Random(9), false);
+        bench.general = [value, 0, 0];
+        assert_eq!(guest.run_or_fault(&[0x0f, 0x01, 0xd1], &mut bench), wanted, "{value:x}");
+    }
 }

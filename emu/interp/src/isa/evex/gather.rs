@@ -1,11 +1,12 @@
 //! EVEX gathers and scatters (SDM 2D VGATHERDPS, VSCATTERDPS): one element after the other, whose mask bit is cleared when it is done, so
-//! that one that faults goes on where it was.
+//! that one that faults goes on where it was. As in AVX2's gathers, a single step's trap takes the place of the fault of a later element,
+//! and elements need not be aligned whatever AC says.
 //!
 //! Not responsible for: gathers of AVX2 (`vex::masked`).
 
 use super::{from_bytes, ready, set_zmm, to_bytes, zmm};
 use crate::cpu::{Cpu, SEGS};
-use crate::fault::R;
+use crate::fault::{Fault, R};
 use crate::lower::{Form, Kind};
 use crate::op::{CHECK_SEGMENT, Handler, Op};
 use gemel_machine::CpuIo;
@@ -103,18 +104,71 @@ fn linear(c: &mut Cpu, op: &Op, shape: Shape, indices: &[u8; 64], n: usize, writ
     }
 }
 
+/// Ends at an element that faults: by the fault, or by the trap of a single step if there was progress.
+fn suspend(c: &mut Cpu, op: &Op, progress: bool, fault: Fault) -> R {
+    if progress && c.single_steps() {
+        c.rip = c.rip_of(op);
+        return Ok(());
+    }
+    Err(fault)
+}
+
+fn gather_one(
+    c: &mut Cpu,
+    op: &Op,
+    shape: Shape,
+    indices: &[u8; 64],
+    n: usize,
+    element: &mut [u8],
+    io: &mut dyn CpuIo,
+) -> R {
+    let lin = linear(c, op, shape, indices, n, false)?;
+    if !c.checks_alignment() {
+        return c.read_bytes(lin, op.seg, element, io);
+    }
+    for (at, byte) in (0..).zip(element) {
+        *byte = c.read(lin.wrapping_add(at), op.seg, io)?;
+    }
+    Ok(())
+}
+
+fn scatter_one(
+    c: &mut Cpu,
+    op: &Op,
+    shape: Shape,
+    indices: &[u8; 64],
+    n: usize,
+    element: &[u8],
+    io: &mut dyn CpuIo,
+) -> R {
+    let lin = linear(c, op, shape, indices, n, true)?;
+    if !c.checks_alignment() {
+        return c.write_bytes(lin, op.seg, element, io);
+    }
+    for end in [lin, lin.wrapping_add(element.len() as u64 - 1)] {
+        c.check_write(end, 1, op.seg, io)?;
+    }
+    for (at, byte) in (0..).zip(element) {
+        c.write(lin.wrapping_add(at), op.seg, *byte, io)?;
+    }
+    Ok(())
+}
+
 fn gather_elements(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     ready(c)?;
     let shape = Shape::at(op);
     let (size, count) = (shape.element as usize, shape.count as usize);
     let indices = to_bytes(zmm(c, op.r[1]));
+    let mut progress = false;
     for n in 0..count {
         if c.s.opmask[shape.mask as usize] >> n & 1 == 0 {
             continue;
         }
-        let lin = linear(c, op, shape, &indices, n, false)?;
         let mut element = [0; 8];
-        c.read_bytes(lin, op.seg, &mut element[..size], io)?;
+        if let Err(fault) = gather_one(c, op, shape, &indices, n, &mut element[..size], io) {
+            return suspend(c, op, progress, fault);
+        }
+        progress = true;
         let mut value = to_bytes(zmm(c, op.r[0]));
         value[n * size..(n + 1) * size].copy_from_slice(&element[..size]);
         set_zmm(c, op.r[0], from_bytes(&value));
@@ -132,12 +186,15 @@ fn scatter_elements(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     let shape = Shape::at(op);
     let size = shape.element as usize;
     let (indices, value) = (to_bytes(zmm(c, op.r[0])), to_bytes(zmm(c, op.r[1])));
+    let mut progress = false;
     for n in 0..shape.count as usize {
         if c.s.opmask[shape.mask as usize] >> n & 1 == 0 {
             continue;
         }
-        let lin = linear(c, op, shape, &indices, n, true)?;
-        c.write_bytes(lin, op.seg, &value[n * size..(n + 1) * size], io)?;
+        if let Err(fault) = scatter_one(c, op, shape, &indices, n, &value[n * size..(n + 1) * size], io) {
+            return suspend(c, op, progress, fault);
+        }
+        progress = true;
         c.s.opmask[shape.mask as usize] &= !(1 << n);
     }
     c.s.opmask[shape.mask as usize] = 0;
