@@ -376,11 +376,11 @@ mod tests {
     }
 
     #[test]
-    fn level_three_is_what_the_psabi_lists() {
+    fn levels_three_and_four_are_what_the_psabi_lists() {
         let (model, mut state) = (CpuModel::x86_64_v3(), CpuState::default());
         state.cr4 |= CR4_OSXSAVE;
         let leaf = |n, sub, state: &CpuState| model.cpuid(n, sub, state, true);
-        // FMA, MOVBE, OSXSAVE, AVX, F16C; AVX2, BMI1, BMI2; LZCNT (x86-64 psABI, table 3.1).
+        // Level 3: FMA, MOVBE, OSXSAVE, AVX, F16C; AVX2, BMI1, BMI2; LZCNT (x86-64 psABI, table 3.1).
         for (word, bits) in [
             (leaf(1, 0, &state)[2], &[12, 22, 27, 28, 29][..]),
             (leaf(7, 0, &state)[1], &[3, 5, 8]),
@@ -392,6 +392,12 @@ mod tests {
         state.xcr0 = 7;
         assert_eq!(leaf(0xd, 0, &state), [7, 0x340, 0x340, 0]);
         assert_eq!(leaf(0xd, 2, &state), [0x100, 0x240, 0, 0]);
+        let v4 = CpuModel::x86_64_v4();
+        let ebx = v4.cpuid(7, 0, &state, true)[1];
+        [16, 17, 28, 30, 31].iter().for_each(|bit| assert_ne!(ebx & 1 << bit, 0, "EBX bit {bit}"));
+        assert_eq!(v4.cpuid(0xd, 0, &state, true), [0xe7, 0x340, 0x980, 0]);
+        assert_eq!(v4.cpuid(0xd, 7, &state, true), [0x400, 0x580, 0, 0]);
+        assert_eq!(CpuModel::parse(&v4.text()), Ok(v4));
         let brand = leaf(0x8000_0003, 0, &state).map(u32::to_le_bytes).concat();
         assert_eq!(brand, b"U (x86-64-v3)\0\0\0");
     }

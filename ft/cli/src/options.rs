@@ -30,7 +30,7 @@ pub struct MachineOptions {
     /// A disk: file=PATH,if=virtio[,snapshot=on|,overlay=PATH|,readonly=on]; repeatable
     #[arg(long, value_name = "SPEC")]
     pub drive: Vec<DriveSpec>,
-    /// CPU model and features, as in x86-64-v2,+pcid: x86-64-v2, or x86-64-v3 with AVX2, FMA, BMI, AES, SHA, RDRAND
+    /// CPU model and features, as in x86-64-v2,+pcid: x86-64-v2; x86-64-v3 with AVX2, FMA, BMI, AES, SHA, RDRAND; x86-64-v4 with AVX-512
     #[arg(long, value_name = "MODEL", default_value = "x86-64-v2")]
     pub cpu: String,
     /// How guest time passes

@@ -29,7 +29,7 @@ pub struct Args {
     /// A disk: file=PATH,if=virtio,snapshot=on; repeatable. Each side has its own writes
     #[arg(long, value_name = "SPEC")]
     drive: Vec<String>,
-    /// CPU model and features, as in x86-64-v2,+pcid: x86-64-v2, or x86-64-v3 with AVX2, FMA, BMI, AES, SHA, RDRAND
+    /// CPU model and features, as in x86-64-v2,+pcid: x86-64-v2; x86-64-v3 with AVX2, FMA, BMI, AES, SHA, RDRAND; x86-64-v4 with AVX-512
     #[arg(long, value_name = "MODEL", default_value = "x86-64-v2")]
     cpu: String,
     /// Kills the primary so many seconds after the guest's first output, whatever the guest does
