@@ -52,8 +52,8 @@ mod tss32 {
     pub(super) const LAST: u32 = 0x67;
 }
 
-/// Upper halves of the general registers after a switch to a 16-bit TSS: "modified and not maintained" (SDM 3A 7.6). Ones,
-/// as other PCs have them; those of EIP and EFLAGS are zero, FS and GS null.
+/// Upper halves of the general registers after a switch to a 16-bit TSS: "modified and not maintained" (SDM 3A 7.6). Ones
+/// here; no silicon was measured, since user mode cannot. Those of EIP and EFLAGS are zero, FS and GS null.
 const UPPER_OF_16: u32 = 0xffff_0000;
 
 /// Offsets of the 16-bit TSS (SDM 3A figure 7-10).
