@@ -70,6 +70,9 @@ pub fn gemel_with(command: &str, guest: &Guest) -> Result<Command> {
         .arg(guest.initrd())
         .arg("--append")
         .arg(&guest.append);
+    if let Some(cpu) = &guest.cpu {
+        gemel.arg("--cpu").arg(cpu);
+    }
     if let Some(disk) = &guest.disk {
         gemel.arg("--drive").arg(format!("file={},if=virtio,snapshot=on", disk.display()));
     }

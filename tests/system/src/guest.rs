@@ -25,16 +25,22 @@ pub struct Guest {
     pub expected: Vec<String>,
     /// Kernel command line
     pub append: String,
+    /// The CPU model, where it is not the default one
+    pub cpu: Option<String>,
     folder: PathBuf,
 }
 
 impl Guest {
-    /// Builds the guest where it is missing or its scripts changed.
+    /// Builds the guest where it is missing or its scripts changed. `NAME+MODEL` is the guest on another CPU model.
     pub fn obtain(name: &str) -> Result<Self> {
+        let (name, cpu) = match name.split_once('+') {
+            Some((name, cpu)) => (name, Some(cpu.to_owned())),
+            None => (name, None),
+        };
         let built =
             child::run(Command::new(repository().join("tests/guests/build.sh")).arg(name), BUILD_LIMIT)
                 .with_context(|| format!("cannot build the guest {name}"))?;
-        Self::open(name, Path::new(built.stdout.trim_end()))
+        Ok(Self { cpu, ..Self::open(name, Path::new(built.stdout.trim_end()))? })
     }
 
     /// Reads the guest in `folder`, of the shape that `tests/guests/initramfs.sh` documents.
@@ -58,6 +64,7 @@ impl Guest {
             disk,
             expected: read("expected")?.lines().map(str::to_owned).collect(),
             append: read("cmdline")?.trim_end().to_owned(),
+            cpu: None,
             folder: folder.to_owned(),
         })
     }

@@ -30,7 +30,8 @@ use Role::{Paired, Plain, Recorded, Replayed};
 /// In the order in which they build on each other
 pub const ROLES: [Role; 4] = [Plain, Recorded, Replayed, Paired];
 
-/// Each guest, and the roles in which it runs by default
+/// Each guest, with `+MODEL` where it runs on another CPU model, which the host must be able to run; and the roles in which it runs
+/// by default
 const GUESTS: &[(&str, &[Role])] = &[
     ("boot-cloud", &ROLES),
     ("boot-amd64", &[]),
@@ -38,6 +39,9 @@ const GUESTS: &[(&str, &[Role])] = &[
     ("boot-686-pae", &[]),
     ("cpu-int", &[Plain]),
     ("cpu-fp", &[]),
+    ("boot-cloud+x86-64-v3", &[]),
+    ("cpu-fp+x86-64-v3", &[]),
+    ("cpu-fp+x86-64-v4", &[]),
     ("syscall", &[]),
     ("forkexec", &[]),
     ("pagefault", &[]),
@@ -60,7 +64,7 @@ fn main() -> ExitCode {
         let subject = Arc::new(Subject::new(guest, due(Plain)));
         for role in ROLES {
             let (subject, table) = (Arc::clone(&subject), Arc::clone(&table));
-            let name = format!("{role:?}_{guest}").to_lowercase().replace('-', "_");
+            let name = format!("{role:?}_{guest}").to_lowercase().replace(['-', '+'], "_");
             let is_due = due(role);
             trials.push(Trial::ignorable_test(name, move || {
                 if !is_due {
