@@ -90,7 +90,7 @@ pub struct Mmu {
     pub mode: usize,
     uses: u64,
     generations: u16,
-    /// Whether anything was filled since the last full flush.
+    /// Whether anything was filled or noted as a table since the last full flush.
     filled: bool,
     tables: Tables,
     /// Per page of RAM: which entry (plus one) last had a fast write tag for it; `u32::MAX` when several might.

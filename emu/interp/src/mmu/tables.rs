@@ -88,6 +88,8 @@ impl Mmu {
             *known = TableUse { va, level, many: false, narrow, listed: true };
             ram.mark(page, TABLE);
             self.slow_down(page);
+            // Also when the walk ends in a fault and fills nothing: a flush forgets the table.
+            self.filled = true;
         } else if (known.va, known.level, known.narrow) != (va, level, narrow) {
             known.many = true;
         }

@@ -454,3 +454,29 @@ fn alignment() {
         }
     }
 }
+
+/// A walk that ends in a fault has noted its tables, and a mode switch forgets them all the same: the page that was a table of 8-byte
+/// entries is one of 4-byte entries now. It maps itself, and each store into its own entry is followed by a new walk,
+/// which marks it accessed and dirty.
+#[test]
+fn a_table_is_known_anew_after_a_mode_switch() {
+    use gemel_machine::Exit;
+    const TABLE: u64 = 0x1_0000;
+    let mut g = Guest::long(0);
+    g.poke64(TABLE, 0);
+    assert_eq!(g.run(&[0x90]).exit, Some(Exit::Shutdown), "nothing is mapped");
+
+    g.state = Guest::protected(0).state;
+    (g.state.cr0, g.state.cr3, g.state.cr4) = (g.state.cr0 | CR0_PG, TABLE, CR4_PSE);
+    g.poke32(TABLE, 0xe3); // 4 MiB at zero
+    g.poke32(TABLE + 4 * 1022, 0x0909_0909); // present, never accessed
+    g.poke32(TABLE + 4 * 1023, TABLE as u32 | 3);
+    g.run(&[
+        0xc6, 0x05, 0xf8, 0xff, 0xff, 0xff, 0x09, // mov byte [fffffff8], 9
+        0xc6, 0x05, 0xfc, 0xff, 0xff, 0xff, 0x09, // mov byte [fffffffc], 9
+        0xc6, 0x05, 0xfd, 0xff, 0xff, 0xff, 0x01, // mov byte [fffffffd], 1
+        0xf4,
+    ]);
+    assert_eq!(g.state.rip, CODE + 22);
+    assert_eq!(g.peek32(TABLE + 4 * 1023), TABLE as u32 | 0x169);
+}
