@@ -7,10 +7,18 @@ use crate::places;
 use crate::rng::Rng;
 use iced_x86::{Code, Decoder, DecoderOptions, EncodingKind, MandatoryPrefix, OpCodeTableKind, OpKind};
 
+/// How prefixes and opcode are put.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Encoding {
+    Legacy,
+    Vex,
+    Evex,
+}
+
 /// The encoding of a form, as far as it is fixed.
 #[derive(Clone, Copy)]
 struct Shape {
-    vex: bool,
+    encoding: Encoding,
     map: u8,
     prefix: u8,
     opcode: u32,
@@ -81,7 +89,7 @@ impl Shapes {
         let shape = rng.pick(self.of(bits));
         let mut bytes = Vec::with_capacity(32);
         for prefix in [0x66, 0x67, 0xf2, 0xf3, 0xf0, 0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65] {
-            if rng.once_in(if shape.vex { 400 } else { 40 }) {
+            if rng.once_in(if shape.encoding == Encoding::Legacy { 40 } else { 400 }) {
                 bytes.push(prefix);
             }
         }
@@ -136,8 +144,13 @@ impl Shapes {
 
 fn shape(code: Code) -> Option<Shape> {
     let info = code.op_code();
-    let vex = info.encoding() == EncodingKind::VEX;
-    if !info.is_instruction() || !(vex || info.encoding() == EncodingKind::Legacy) {
+    let encoding = match info.encoding() {
+        EncodingKind::Legacy => Encoding::Legacy,
+        EncodingKind::VEX => Encoding::Vex,
+        EncodingKind::EVEX => Encoding::Evex,
+        _ => return None,
+    };
+    if !info.is_instruction() {
         return None;
     }
     let map = match info.table() {
@@ -155,7 +168,7 @@ fn shape(code: Code) -> Option<Shape> {
     };
     let group = |is: bool, index: i32| if is { u8::try_from(index).ok() } else { None };
     Some(Shape {
-        vex,
+        encoding,
         map,
         prefix,
         opcode: info.op_code(),
@@ -170,13 +183,30 @@ fn shape(code: Code) -> Option<Shape> {
 impl Shape {
     /// Prefixes and opcode.
     fn put(&self, rng: &Rng, bits: u8, out: &mut Vec<u8>) {
-        if self.vex {
-            let length = if rng.once_in(16) { rng.next() as u8 & 1 } else { self.length & 1 };
-            let wide = u8::from(if rng.once_in(16) { rng.once_in(2) } else { self.wide });
-            // Inverted R, X, B and register; outside 64-bit mode other values would be LES or LDS.
-            let high = if bits == 64 { rng.next() as u8 & 0xe0 } else { 0xe0 };
+        if self.encoding != Encoding::Legacy {
+            let odd = rng.once_in(16);
+            let length = if odd { rng.next() as u8 & 3 } else { self.length & 3 };
+            let wide = u8::from(if odd { rng.once_in(2) } else { self.wide });
+            // Inverted R, X, B (and R') and register; outside 64-bit mode other values would be LES, LDS or BOUND.
+            let high = if bits == 64 { rng.next() as u8 & 0xf0 } else { 0xf0 };
             let second = if rng.once_in(3) { rng.next() as u8 & 0x78 } else { 0x78 };
-            out.extend_from_slice(&[0xc4, high | self.map, wide << 7 | second | length << 2 | self.prefix]);
+            if self.encoding == Encoding::Vex {
+                let high = high & 0xe0;
+                out.extend_from_slice(&[
+                    0xc4,
+                    high | self.map,
+                    wide << 7 | second | (length & 1) << 2 | self.prefix,
+                ]);
+            } else {
+                // Zeroing, broadcast or rounding, and a mask: seldom, for most forms refuse some of it.
+                let last = rng.pick(&[0x08, 0x08, 0x09, 0x0a, 0x89, 0x18, 0x1f, rng.next() as u8 & 0x9f]);
+                out.extend_from_slice(&[
+                    0x62,
+                    high | self.map,
+                    wide << 7 | second | 4 | self.prefix,
+                    last | length << 5,
+                ]);
+            }
             out.push(self.opcode as u8);
             return;
         }

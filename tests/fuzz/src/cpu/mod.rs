@@ -19,7 +19,7 @@ use crate::rng::Rng;
 use crate::run::{Episode, Tally};
 use code::Shapes;
 use gemel_devices::board;
-use gemel_interp::Interp;
+use gemel_interp::{Interp, missing_on_host};
 use gemel_machine::{
     BootSpec, Bus, DiskSpec, GuestRam, Machine, MachineSpec, Pause, PowerEvent, RunError, TimeBase, VirtTime,
 };
@@ -47,7 +47,8 @@ const PAGES: u64 = 0x10000;
 const CASES: u64 = 16;
 
 /// CPU models that episodes take turns with: the default, and others, with all that can be asked for or left out.
-const MODELS: [&str; 6] = [
+const MODELS: [&str; 7] = [
+    "x86-64-v4",
     "x86-64-v2",
     "x86-64-v3",
     "x86-64-v3,+x2apic,+pcid",
@@ -65,6 +66,12 @@ impl Default for CpuFuzzer {
     fn default() -> Self {
         Self { shapes: Shapes::new() }
     }
+}
+
+/// The model whose turn it is; the default in place of one that this host cannot run.
+fn model(turn: u64) -> anyhow::Result<CpuModel> {
+    let model = CpuModel::parse(MODELS[turn as usize % MODELS.len()]).map_err(anyhow::Error::msg)?;
+    Ok(if missing_on_host(&model).is_some() { CpuModel::x86_64_v2() } else { model })
 }
 
 /// The machine of an episode. `board` draws what its chips were told before; without it they are as after power-on.
@@ -195,8 +202,7 @@ impl CpuFuzzer {
 
 impl Episode for CpuFuzzer {
     fn run(&self, rng: &Rng, number: u64, tally: &mut Tally) -> anyhow::Result<()> {
-        let text = MODELS[(number / 2) as usize % MODELS.len()];
-        let model = CpuModel::parse(text).map_err(anyhow::Error::msg)?;
+        let model = model(number / 2)?;
         let board = Rng::of(rng.next(), 0);
         let mut machines = vec![machine(&model, Some(&board.clone()))?];
         if number % 2 == 1 {

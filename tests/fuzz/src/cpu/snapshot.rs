@@ -4,10 +4,9 @@
 //! conformance tests).
 
 use super::state::{self, Mode};
-use super::{CpuFuzzer, MODELS, Weather, go, machine};
+use super::{CpuFuzzer, Weather, go, machine, model};
 use crate::rng::Rng;
 use crate::run::{Episode, Tally};
-use gemel_x86::CpuModel;
 use std::ops::Range;
 
 /// Damaged copies of one snapshot.
@@ -68,8 +67,7 @@ fn damage(rng: &Rng, snapshot: &mut [u8], body: Range<usize>) {
 
 impl Episode for SnapshotFuzzer {
     fn run(&self, rng: &Rng, number: u64, tally: &mut Tally) -> anyhow::Result<()> {
-        let text = MODELS[number as usize % MODELS.len()];
-        let model = CpuModel::parse(text).map_err(anyhow::Error::msg)?;
+        let model = model(number)?;
         let mut original = machine(&model, Some(rng))?;
         let made = state::make(rng, Mode::pick(rng), &model, &self.cpu.shapes, 0);
         for (address, bytes) in &made.memory {

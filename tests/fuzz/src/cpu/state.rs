@@ -188,6 +188,10 @@ fn fill_registers(rng: &Rng, s: &mut CpuState, mode: Mode) {
     s.ftw = rng.next() as u8;
     s.st = std::array::from_fn(|_| u128::from(rng.next()) | u128::from(rng.value() & 0xffff) << 64);
     s.xmm = std::array::from_fn(|_| u128::from(rng.value()) | u128::from(rng.value()) << 64);
+    s.ymm_upper = std::array::from_fn(|_| u128::from(rng.value()) << rng.below(65));
+    s.zmm_upper = std::array::from_fn(|_| std::array::from_fn(|_| u128::from(rng.value())));
+    s.zmm_high = std::array::from_fn(|_| std::array::from_fn(|_| u128::from(rng.value())));
+    s.opmask = std::array::from_fn(|_| rng.value());
     s.mxcsr = rng.pick(&[0x1f80, rng.next() as u32 & 0xffff]);
     s.shadow = rng.pick(&[0, 0, 0, 0, 0, 1, 2, 3]);
     s.nmi_blocked = rng.once_in(8);
@@ -244,7 +248,8 @@ fn fill_control(rng: &Rng, s: &mut CpuState, mode: Mode, model: &CpuModel) {
         s.pdpte = [directory | 1, directory | 1, 0, directory | 1];
     }
     if model.has(Feature::XSAVE) {
-        s.xcr0 = if model.has(Feature::AVX) { rng.pick(&[1, 3, 7, 7, 7]) } else { rng.pick(&[1, 3, 3]) };
+        let offered = model.xcr0_mask();
+        s.xcr0 = rng.pick(&[1, 3, 7 & offered, offered, offered, offered]);
     }
     s.gdtr =
         TableRegister { base: GDT, limit: rng.pick(&[8 * SLOTS - 1, 8 * SLOTS - 1, 0xffff, 0x57]) as u16 };
