@@ -10,7 +10,7 @@ use gemel_x86::flags::{CF, OF, PF, SF, ZF};
 use gemel_x86::segment::CS;
 use iced_x86::{Code, ConditionCode, FlowControl};
 
-/// DEBUGCTL: last branch recording, single step on branches.
+/// DEBUGCTL: last branches are noted, single step on branches.
 const LBR: u64 = 1 << 0;
 const BTF: u64 = 1 << 1;
 
@@ -29,7 +29,7 @@ impl Cpu {
         self.s.debug_ctl & BTF != 0
     }
 
-    /// #DB turns recording and stepping on branches off (APM 2 13.1.1.5; SDM 3B 17.4.3).
+    /// #DB turns the noting of branches and stepping on them off (APM 2 13.1.1.5; SDM 3B 17.4.3).
     pub(crate) fn branch_debugging_off(&mut self) {
         self.s.debug_ctl &= !(LBR | BTF);
     }
