@@ -74,6 +74,8 @@ pub struct Cpu {
     pub shadow: u8,
     /// The instruction entered a handler with TF clear, so that no single-step trap follows it (SDM 3B 17.3.1.4).
     pub step_ends: bool,
+    /// RF was set when the running instruction started.
+    pub resumed: bool,
     /// Debug traps (DR6 bits) to deliver at the next boundary.
     pub debug_traps: u64,
     /// The running instruction is to run in spite of a waiting x87 error (IGNNE#).
@@ -190,6 +192,7 @@ impl Cpu {
             shutdown: false,
             shadow: 0,
             step_ends: false,
+            resumed: false,
             debug_traps: 0,
             float_errors_ignored: false,
             mode: Mode { code_bits: 16, stack_bits: 16, flat: false },

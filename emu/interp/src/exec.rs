@@ -82,12 +82,13 @@ impl Cpu {
         }
         let stepped = self.single_steps();
         let traps = stepped && (!self.steps_on_branches() || self.branches_next(io));
-        let resumed = self.system_flags & RF != 0;
-        let one = shadow != 0 || stepped || resumed || self.mmu.mode == crate::mmu::CHECKED;
+        self.resumed = self.system_flags & RF != 0;
+        let one = shadow != 0 || stepped || self.resumed || self.mmu.mode == crate::mmu::CHECKED;
         // RF is for this instruction; what it pushes or faults with does not depend on it, and IRET may set it anew.
         self.system_flags &= !RF;
         self.step_ends = false;
         let retired = self.run_block(if one { 1 } else { u64::from(u16::MAX) }, io);
+        self.resumed = false;
         // MOV SS and POP SS are not stepped (SDM 3A 6.8.3): the next instruction's step is the first.
         if retired && traps && !self.step_ends && self.shadow & 2 == 0 {
             self.debug_traps |= DR6_BS;

@@ -109,6 +109,10 @@ fn vector(r: &mut Reader<'_>, first: u8) -> Option<usize> {
     if map == 1 && first != 0x62 && !has_modrm(Map::TwoByte, opcode, r.bits) {
         return Some(r.at);
     }
+    // Where Jcc would be, Zen 4 reads its displacement, of four bytes in any code.
+    if map == 1 && matches!(opcode, 0x80..=0x8f) && first != 0x62 {
+        return r.skip(4);
+    }
     r.operand()?;
     r.skip(match (first, map) {
         (0x8f, 10) => 4,

@@ -7,13 +7,12 @@
 //! kernel likes (it hides its own page tables, arch/x86/mm/fault.c `sanitize_error_code`). And where the host's vendor is not
 //! the models' (AMD), flags that the manuals leave undefined and x87's last-instruction pointers are that vendor's.
 
-use crate::arena;
 use crate::case::{Case, Fault, Outcome, Registers};
 use crate::fields::{self, NAMES, RFLAGS, Value};
-use crate::generate::decode;
+use crate::generate::{decode, operand_address};
 use gemel_interp::isa;
 use gemel_x86::Vector;
-use iced_x86::{Instruction, Mnemonic, OpKind};
+use iced_x86::Mnemonic;
 use std::fmt::{self, Write};
 
 /// MXCSR bit 17 in its third byte.
@@ -96,18 +95,6 @@ fn with_our_mask(case: &Case, native: &Outcome) -> Outcome {
         line.bytes[at as usize & 63] &= !MISALIGNED;
     }
     native
-}
-
-/// The linear address of an instruction's explicit memory operand, if it has one.
-pub fn operand_address(case: &Case, i: &Instruction) -> Option<u64> {
-    let n = (0..i.op_count()).find(|n| i.op_kind(*n) == OpKind::Memory)?;
-    i.virtual_address(n, 0, |register, _, _| {
-        if register.is_segment_register() {
-            return Some(arena::segment(case.mode, register.number()).base);
-        }
-        let whole = case.before.gpr.get(register.full_register().number())?;
-        Some(whole & u64::MAX >> (64 - 8 * register.size()))
-    })
 }
 
 /// Without the P bit of kernel addresses.

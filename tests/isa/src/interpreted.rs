@@ -235,8 +235,8 @@ impl Interpreted {
     }
 }
 
-/// Whether an x87 error waits. XSAVE and XRSTOR, through which the kernel gives and takes a case's registers, leave the
-/// last-instruction pointers out unless one does: AMD's rule (APM 2 11.4.4).
+/// Whether an x87 error waits. XSAVE, through which the kernel takes a case's registers, stores zeroes for the last-instruction
+/// pointers unless one does: AMD's rule (APM 2 11.4.4).
 fn pending(fsw: u16) -> bool {
     fsw & 0x80 != 0
 }
@@ -246,10 +246,11 @@ fn enter(state: &mut CpuState, before: &Registers) {
     state.gpr = before.gpr;
     state.rip = before.rip;
     state.rflags = before.rflags & (STATUS | DF | AC | RF) | TF | IF | FIXED;
-    if pending(before.fsw) {
-        (state.fip, state.fdp, state.fop) = (before.fip, before.fdp, before.fop);
-    }
-    (state.fcw, state.fsw, state.ftw, state.mxcsr) = (before.fcw, before.fsw, before.ftw, before.mxcsr);
+    (state.fip, state.fdp, state.fop) = (before.fip, before.fdp, before.fop);
+    (state.fcw, state.ftw, state.mxcsr) = (before.fcw, before.ftw, before.mxcsr);
+    // XRSTOR sets the error summary and the busy bit by the errors that wait, whatever it loads.
+    let summary = if before.fsw & !before.fcw & 0x3f != 0 { 0x8080 } else { 0 };
+    state.fsw = before.fsw & !0x8080 | summary;
     let top = usize::from(before.fsw >> 11 & 7);
     for (i, value) in before.st.iter().enumerate() {
         state.st[(top + i) & 7] = *value;

@@ -6,10 +6,13 @@
 pub mod arena;
 pub mod case;
 pub mod compare;
+pub mod corpus;
 pub mod fields;
 pub mod generate;
 pub mod interpreted;
+pub mod list;
 pub mod native;
 pub mod run;
 pub mod shrink;
+pub mod undefined;
 pub mod vector;

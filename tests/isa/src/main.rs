@@ -3,11 +3,14 @@
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use gemel_isa_tests::case::Mode;
+use gemel_isa_tests::list::{self, About};
 use gemel_isa_tests::run::{self, Plan, Report, Runner};
-use gemel_isa_tests::{compare, vector};
+use gemel_isa_tests::undefined::{self, Measured};
+use gemel_isa_tests::{compare, corpus, vector};
 use gemel_x86::CpuModel;
 use iced_x86::Code;
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -22,6 +25,44 @@ struct Arguments {
 enum Command {
     /// Runs random cases on both sides and tells what differs.
     Run(RunArguments),
+    /// Runs random cases and writes the list of instructions with the number of cases of each.
+    List {
+        #[command(flatten)]
+        run: RunArguments,
+        /// Where it goes.
+        #[arg(long, default_value = "docs/instructions.md")]
+        to: PathBuf,
+    },
+    /// The corpus of vectors: measures a new one, or checks the interpreter against the one that is there.
+    Vectors {
+        /// What to do.
+        #[arg(value_enum)]
+        what: Vectors,
+        /// The file.
+        #[arg(long, default_value = "tests/isa/vectors/x86-64-v3.corpus")]
+        file: PathBuf,
+        /// Cases of each mnemonic in a new one.
+        #[arg(long, default_value_t = 50)]
+        each: usize,
+        /// Where random numbers start for a new one.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Measures the table of undefined results on this CPU and tells where it is another one.
+    Undefined {
+        /// Cases for each entry and instruction.
+        #[arg(long, default_value_t = 5000)]
+        cases: usize,
+        /// Where random numbers start.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Vectors {
+    Make,
+    Check,
 }
 
 #[derive(clap::Args)]
@@ -61,6 +102,10 @@ struct RunArguments {
 fn main() -> Result<ExitCode> {
     match Arguments::parse().command {
         Command::Run(arguments) => run(&arguments),
+        Command::List { run, to } => list(&run, &to),
+        Command::Vectors { what: Vectors::Make, file, each, seed } => make_vectors(&file, each, seed),
+        Command::Vectors { what: Vectors::Check, file, .. } => check_vectors(&file),
+        Command::Undefined { cases, seed } => measure_undefined(cases, seed),
     }
 }
 
@@ -89,20 +134,87 @@ fn run(arguments: &RunArguments) -> Result<ExitCode> {
     if let Some(text) = &arguments.vector {
         return one(text, &plan);
     }
+    Ok(outcome(&run_and_print(&plan, arguments)?.0))
+}
+
+fn outcome(report: &Report) -> ExitCode {
+    if report.agreed() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The report, and how many cases a second it took.
+fn run_and_print(plan: &Plan, arguments: &RunArguments) -> Result<(Report, f64)> {
     let start = Instant::now();
-    let report = all_jobs(&plan, arguments)?;
+    let report = all_jobs(plan, arguments)?;
     let took = start.elapsed();
     print(&report, arguments);
+    let rate = report.cases as f64 / took.as_secs_f64();
     println!(
         "{} cases in {:.1} s: {:.0} a second; {} tries dropped; {} kinds of difference, {} cases lost",
         report.cases,
         took.as_secs_f64(),
-        report.cases as f64 / took.as_secs_f64(),
+        rate,
         report.dropped,
         report.kinds.len(),
         report.lost.len()
     );
-    Ok(if report.agreed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok((report, rate))
+}
+
+fn list(arguments: &RunArguments, to: &Path) -> Result<ExitCode> {
+    let plan = plan(arguments)?;
+    let (report, rate) = run_and_print(&plan, arguments)?;
+    let about = About { cpu: corpus::cpu(), date: corpus::today(), seed: plan.seed, rate };
+    let text = list::markdown(&report, &CpuModel::x86_64_v3(), &about);
+    std::fs::write(to, text).with_context(|| format!("the list cannot be written to {}", to.display()))?;
+    Ok(outcome(&report))
+}
+
+fn make_vectors(file: &Path, each: usize, seed: u64) -> Result<ExitCode> {
+    let corpus = corpus::make(&CpuModel::x86_64_v3(), each, seed)?;
+    let bytes = corpus::write(&corpus);
+    println!("{} vectors, {} bytes, measured on {}", corpus.vectors.len(), bytes.len(), corpus.cpu);
+    std::fs::write(file, bytes).with_context(|| format!("{} cannot be written", file.display()))?;
+    check_vectors(file)
+}
+
+fn check_vectors(file: &Path) -> Result<ExitCode> {
+    let bytes = std::fs::read(file).with_context(|| format!("there is no corpus {}", file.display()))?;
+    let corpus = corpus::read(&bytes)?;
+    let checked = corpus::check(&corpus, &CpuModel::x86_64_v3())?;
+    for (text, differences) in checked.wrong.iter().take(20) {
+        println!("{text}");
+        differences.iter().for_each(|d| println!("    {d}"));
+    }
+    let fewest = checked.cases.iter().min_by_key(|(_, n)| **n);
+    println!(
+        "{} vectors of {} mnemonics measured on {} on {}: {} differ, {} left out (another vendor's unit); fewest of {fewest:?}",
+        corpus.vectors.len(),
+        checked.cases.len(),
+        corpus.cpu,
+        corpus.date,
+        checked.wrong.len(),
+        checked.left_out,
+    );
+    Ok(if checked.wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn measure_undefined(cases: usize, seed: u64) -> Result<ExitCode> {
+    println!("on {}", corpus::cpu());
+    let mut same = true;
+    for found in undefined::measure(&CpuModel::x86_64_v3(), cases, seed)? {
+        let Measured { entry, mnemonic, cases, others, example } = found;
+        let silicon = entry.measured;
+        println!(
+            "{mnemonic:?}: {:?} {} ({:?}), {} of {}: {others} of {cases} cases are others here",
+            entry.element, entry.when, entry.rule, silicon.name, silicon.date
+        );
+        if let Some((text, predicted, left)) = example {
+            println!("    {predicted:#x} in the table, {left:#x} here: {text}");
+            same = false;
+        }
+        same &= cases != 0;
+    }
+    Ok(if same { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Splits the plan among threads, each with a child process and a guest of its own.

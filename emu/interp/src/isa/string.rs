@@ -64,13 +64,19 @@ pub(super) fn repeat(
             return Ok(());
         }
         if !may_go_on(c) {
-            c.rip = c.rip_of(op);
-            // What interrupts between iterations pushes RF set, so that a breakpoint on the instruction does not hit again
-            // (SDM 3B 17.3.1.1).
-            c.system_flags |= RF;
+            come_back(c, op);
             return Ok(());
         }
         c.count += 1;
+    }
+}
+
+/// Leaves an instruction that is not done: it goes on where it was. What interrupts it pushes RF set, so that a breakpoint on
+/// it does not hit again (SDM 3B 17.3.1.1); but a single step's trap pushes RF as it was before, as on Zen 4.
+pub(crate) fn come_back(c: &mut Cpu, op: &Op) {
+    c.rip = c.rip_of(op);
+    if c.resumed || !c.single_steps() {
+        c.system_flags |= RF;
     }
 }
 
@@ -174,9 +180,9 @@ fn load_destination<W: Width + Mem>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) ->
 
 fn cmps_any<W: Width + Mem>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     repeat(c, op, io, |c, io| {
+        // Zen 4 reads the second operand first, as faults of both show; REPE CMPSB alone has it the other way round.
         let (a, b);
-        // Silicon reads the second operand first, but not when another iteration can follow, as faults of both show.
-        if op.has(REP | REPNE) && c.regs[1] & op.address_mask != 1 {
+        if W::BITS == 8 && op.has(REP) {
             a = c.load::<W>(op, io)?;
             b = load_destination::<W>(c, op, io)?;
         } else {

@@ -454,7 +454,7 @@ impl Cpu {
     }
 
     /// Faults now if a page of an access can't be reached.
-    fn check_place(&mut self, lin: u64, bytes: usize, want: Want) -> R {
+    pub(crate) fn check_place(&mut self, lin: u64, bytes: usize, want: Want) -> R {
         let mode = self.plain_access_mode();
         self.place(lin, want, mode)?;
         let head = piece(lin, bytes);
@@ -476,6 +476,18 @@ impl Cpu {
 
     /// Canonical form, alignment, data breakpoints: all that precedes paging.
     fn check_address(&mut self, lin: u64, bytes: usize, seg: u8, write: bool) -> R {
+        self.check_range(lin, bytes, seg)?;
+        if self.mmu.mode == CHECKED {
+            if self.checks_alignment() && !lin.is_multiple_of(natural_alignment(bytes)) {
+                return self.fail(Exception::with_error(Vector::Alignment, 0));
+            }
+            self.data_breakpoint(lin, bytes, write);
+        }
+        Ok(())
+    }
+
+    /// #SS or #GP unless all of an access has addresses that are canonical, or inside the segment.
+    pub(crate) fn check_range(&mut self, lin: u64, bytes: usize, seg: u8) -> R {
         let end = lin.wrapping_add(bytes as u64 - 1);
         let base = self.seg_base[seg as usize % SEGS];
         let outside = if self.is_64() {
@@ -488,12 +500,6 @@ impl Cpu {
         if outside {
             let vector = if seg as usize == SS { Vector::Stack } else { Vector::GeneralProtection };
             return self.fail(Exception::with_error(vector, 0));
-        }
-        if self.mmu.mode == CHECKED {
-            if self.checks_alignment() && !lin.is_multiple_of(natural_alignment(bytes)) {
-                return self.fail(Exception::with_error(Vector::Alignment, 0));
-            }
-            self.data_breakpoint(lin, bytes, write);
         }
         Ok(())
     }

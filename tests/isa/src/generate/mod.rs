@@ -23,6 +23,7 @@ use forms::Family;
 use gemel_x86::CpuModel;
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind};
 use instruction::Assembler;
+pub use place::operand_address;
 use random::Random;
 
 /// Makes cases for one mode.
@@ -99,7 +100,9 @@ pub fn may_run(model: &CpuModel, case: &Case, i: &Instruction) -> bool {
     // The host may have what the model lacks.
     let known = forms::offered(model, i.code());
     let system_call = i.mnemonic() == Mnemonic::Int && i.immediate8() == 0x80;
-    known && !system_call && excluded::reason(i.code()).is_none()
+    let leaves = matches!(i.op0_kind(), OpKind::FarBranch16 | OpKind::FarBranch32)
+        && !selectors::is_refused(i.far_branch_selector());
+    known && !system_call && !leaves && excluded::reason(i.code()).is_none()
 }
 
 /// A segment register loaded from a general one gets a selector that is refused.

@@ -34,7 +34,8 @@ pub fn place(case: &mut Case, i: &Instruction, operand: u64, random: &mut Random
         match i.op_kind(n) {
             OpKind::Memory => {
                 explicit(case, i, operand, random);
-                places.operand = Some(operand);
+                places.operand = Some(operand_address(case, i).unwrap_or(operand));
+                continue;
             }
             OpKind::MemorySegSI => string(case, Register::SI, i.memory_segment(), operand, random),
             OpKind::MemorySegESI => string(case, Register::ESI, i.memory_segment(), operand, random),
@@ -58,9 +59,24 @@ pub fn place(case: &mut Case, i: &Instruction, operand: u64, random: &mut Random
             places.operand = Some(operand);
         }
     }
-    case.before.gpr[4] &= if mode == Mode::Protected16 { 0xffff } else { u64::MAX };
     places.stack = case.before.gpr[4].wrapping_add(base_of(mode, Register::SS));
     places
+}
+
+/// The linear address of an instruction's explicit memory operand, if it has one.
+pub fn operand_address(case: &Case, i: &Instruction) -> Option<u64> {
+    let n = (0..i.op_count()).find(|n| i.op_kind(*n) == OpKind::Memory)?;
+    let address = i.virtual_address(n, 0, |register, _, _| {
+        if register.is_segment_register() {
+            return Some(arena::segment(case.mode, register.number()).base);
+        }
+        if !register.is_gpr() {
+            return None;
+        }
+        let whole = case.before.gpr.get(register.full_register().number())?;
+        Some(whole & u64::MAX >> (64 - 8 * register.size()))
+    })?;
+    Some(address & address_mask(case.mode))
 }
 
 /// Registers that count or select: small values are worth more than random ones.
@@ -186,5 +202,6 @@ fn set(case: &mut Case, r: Register, value: u64, random: &mut Random) {
         _ => u64::MAX,
     };
     let garbage = if random.one_in(2) { random.bits() } else { 0 };
-    case.before.gpr[number] = (value & used | garbage & !used) & address_mask(case.mode);
+    let there = if case.mode == Mode::Protected16 && number == 4 { 0xffff } else { address_mask(case.mode) };
+    case.before.gpr[number] = (value & used | garbage & !used) & there;
 }

@@ -66,6 +66,8 @@ fn x87(r: &mut Registers, random: &mut Random) {
     for register in &mut r.st {
         *register = random.extended();
     }
+    // Without a waiting error they do not survive: XSAVE stores zeroes, and the host's kernel may save and load the state between
+    // the signal and the instruction.
     if r.fsw & ES_AND_BUSY == 0 {
         return;
     }

@@ -38,6 +38,9 @@ pub fn convert_from(f: &Form<'_>) -> Option<Handler> {
 
 /// VPEXTRB, VPEXTRW, VPEXTRD, VPEXTRQ, VEXTRACTPS.
 pub fn extract(f: &Form<'_>) -> Option<Handler> {
+    if is_quadword_outside_64_bit_code(f) {
+        return None;
+    }
     by_thunk(f)?;
     Some(match f.mnemonic {
         Mnemonic::Vpextrb => extract_element::<u8>,
@@ -47,8 +50,19 @@ pub fn extract(f: &Form<'_>) -> Option<Handler> {
     })
 }
 
+/// VPEXTRD and VPINSRD with VEX.W set are there in 64-bit code only, as the quadword's instructions that they are there. Zen 4
+/// raises #UD elsewhere, where the manuals have W ignored.
+fn is_quadword_outside_64_bit_code(f: &Form<'_>) -> bool {
+    let doubleword = matches!(f.mnemonic, Mnemonic::Vpextrd | Mnemonic::Vpinsrd);
+    let w = f.bytes.iter().position(|b| *b == 0xc4).and_then(|at| f.bytes.get(at + 2));
+    doubleword && f.mode.code_bits != 64 && w.is_some_and(|w| w & 0x80 != 0)
+}
+
 /// VPINSRB, VPINSRW, VPINSRD, VPINSRQ.
 pub fn insert(f: &Form<'_>) -> Option<Handler> {
+    if is_quadword_outside_64_bit_code(f) {
+        return None;
+    }
     by_thunk(f)?;
     Some(match f.mnemonic {
         Mnemonic::Vpinsrb => insert_element::<u8>,

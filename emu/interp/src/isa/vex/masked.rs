@@ -8,7 +8,9 @@ use super::{ready, set, xmm, ymm};
 use crate::cpu::{Cpu, SEGS};
 use crate::fault::R;
 use crate::isa::cacheability::store_selected;
+use crate::isa::string::come_back;
 use crate::lower::{Form, Kind};
+use crate::mmu::walk::Want;
 use crate::op::{CHECK_SEGMENT, Handler, Op};
 use crate::thunk::Ymm;
 use gemel_machine::CpuIo;
@@ -111,6 +113,7 @@ fn read_element<const BYTES: usize>(c: &mut Cpu, op: &Op, offset: u64, io: &mut 
 /// Elements need not be aligned, whatever AC says: Zen 4 raises no #AC for them.
 #[cold]
 fn read_bytewise<const BYTES: usize>(c: &mut Cpu, op: &Op, lin: u64, io: &mut dyn CpuIo) -> R<u64> {
+    c.check_range(lin, BYTES, op.seg)?;
     let mut value = 0;
     for n in 0..BYTES as u64 {
         value |= u64::from(c.read::<u8>(lin.wrapping_add(n), op.seg, io)?) << (8 * n);
@@ -143,9 +146,8 @@ fn store_chosen<const BYTES: usize, const COUNT: usize>(c: &mut Cpu, op: &Op, io
     for n in (0..COUNT).filter(chosen) {
         let offset = offset_of(c, op, n, BYTES);
         let lin = linear(c, op, offset, BYTES, true)?;
-        for end in [lin, lin.wrapping_add(BYTES as u64 - 1)] {
-            c.check_write(end, 1, op.seg, io)?;
-        }
+        c.check_range(lin, BYTES, op.seg)?;
+        c.check_place(lin, BYTES, Want::Write)?;
     }
     for n in (0..COUNT).filter(chosen) {
         let offset = offset_of(c, op, n, BYTES);
@@ -203,7 +205,7 @@ fn gather_elements<const BYTES: usize, const INDEX: usize, const COUNT: usize>(
             Err(fault) => {
                 keep(c, value, mask);
                 if progress && c.single_steps() {
-                    c.rip = c.rip_of(op);
+                    come_back(c, op);
                     return Ok(());
                 }
                 return Err(fault);
