@@ -69,7 +69,7 @@ pub fn extent(bytes: &[u8], bits: u32) -> Option<usize> {
         }
         0xc4 | 0xc5 | 0x62 if bits == 64 || r.peek()? >= 0xc0 => return vector(&mut r, opcode),
         // XOP, where POP would have other digits than zero.
-        0x8f if r.peek()? & 0x1f >= 8 => return vector(&mut r, opcode),
+        0x8f if r.peek()? & 0x38 != 0 => return vector(&mut r, opcode),
         _ => Map::OneByte,
     };
     if matches!(map, Map::Three38 | Map::Three3A) {
@@ -107,19 +107,18 @@ fn vector(r: &mut Reader<'_>, first: u8) -> Option<usize> {
     let selects = r.bytes[r.at - 1] & 1 != 0;
     let opcode = r.byte()?;
     if map == 1 && first != 0x62 && !has_modrm(Map::TwoByte, opcode, r.bits) {
-        return Some(r.at);
-    }
-    // Where Jcc would be, Zen 4 reads its displacement, of four bytes in any code.
-    if map == 1 && matches!(opcode, 0x80..=0x8f) && first != 0x62 {
-        return r.skip(4);
+        // Where Jcc would be, Zen 4 reads its displacement, of four bytes in any code.
+        return r.skip(if matches!(opcode, 0x80..=0x8f) { 4 } else { 0 });
     }
     r.operand()?;
     r.skip(match (first, map) {
         (0x8f, 10) => 4,
         (0x8f, 8) | (_, 3) => 1,
         // Zen 4 reads them where EXTRQ and INSERTQ would be, had they VEX forms.
+        (0xc4 | 0xc5, 1) if opcode == 0x78 => 2,
         (_, 1) if opcode == 0x78 && selects => 2,
         (_, 1) if matches!(opcode, 0x70..=0x73 | 0xc2 | 0xc4..=0xc6) => 1,
+        (0xc4 | 0xc5, 1) if matches!(opcode, 0xa4 | 0xac | 0xba) => 1,
         _ => 0,
     })
 }
