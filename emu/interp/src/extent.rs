@@ -128,7 +128,7 @@ fn has_modrm(map: Map, opcode: u8, bits: u32) -> bool {
         return !matches!(
             opcode,
             0x04..=0x0c | 0x0e | 0x24..=0x27 | 0x30..=0x37 | 0x39 | 0x3b..=0x3f | 0x77 | 0x80..=0x8f
-                | 0xa0..=0xa2 | 0xa8..=0xaa | 0xb9 | 0xc8..=0xcf | 0xff
+                | 0xa0..=0xa2 | 0xa6..=0xaa | 0xb9 | 0xc8..=0xcf | 0xff
         );
     }
     match opcode {
@@ -158,7 +158,8 @@ fn immediate(r: &Reader<'_>, map: Map, opcode: u8, group: u8, quad_operand: bool
         0x00..=0x3f if opcode & 7 == 5 => z,
         0x68 | 0x69 | 0x81 | 0xa9 | 0xc7 => z,
         0x6a | 0x6b | 0x70..=0x80 | 0x83 | 0xa8 | 0xb0..=0xb7 | 0xc0 | 0xc1 | 0xc6 | 0xcd => 1,
-        0x82 | 0xd4 | 0xd5 if legacy => 1,
+        0xd4 | 0xd5 => 1,
+        0x82 if legacy => 1,
         0xe0..=0xe7 | 0xeb => 1,
         0x9a | 0xea => z + 2,
         0xa0..=0xa3 => match (r.narrow_address, r.bits) {
@@ -250,8 +251,10 @@ mod tests {
                     bytes[0] = 0x0f;
                 }
                 let instruction = Decoder::new(bits, &bytes, DecoderOptions::AMD).decode();
-                // AMD's UD1 has no operands.
-                if instruction.is_invalid() || instruction.mnemonic() == Mnemonic::Ud1 {
+                // AMD's UD1 has no operands, and nothing of VIA's is there.
+                let other = instruction.mnemonic() == Mnemonic::Ud1
+                    || instruction.cpuid_features().iter().any(|f| format!("{f:?}").starts_with("PADLOCK"));
+                if instruction.is_invalid() || other {
                     continue;
                 }
                 seen += 1;
