@@ -4,7 +4,7 @@
 //! Not responsible for: which instructions (`host_float`, `float_faults`, `x87_environment`).
 #![allow(dead_code)] // each test crate uses a part
 
-use gemel_interp::Interp;
+use gemel_interp::{Interp, missing_on_host};
 use gemel_machine::{Attention, CpuIo, GuestRam, Position, Query, Vcpu};
 use gemel_x86::control::CR4_OSXSAVE;
 use gemel_x86::segment::{CS, DS, ES, SS};
@@ -88,8 +88,25 @@ pub fn host_has(code: Code) -> bool {
         CpuidFeature::BMI2 => is_x86_feature_detected!("bmi2"),
         CpuidFeature::LZCNT => is_x86_feature_detected!("lzcnt"),
         CpuidFeature::MOVBE => is_x86_feature_detected!("movbe"),
+        CpuidFeature::AVX => is_x86_feature_detected!("avx"),
+        CpuidFeature::AVX2 => is_x86_feature_detected!("avx2"),
+        CpuidFeature::FMA => is_x86_feature_detected!("fma"),
+        CpuidFeature::F16C => is_x86_feature_detected!("f16c"),
+        CpuidFeature::VAES => is_x86_feature_detected!("vaes"),
+        CpuidFeature::VPCLMULQDQ => is_x86_feature_detected!("vpclmulqdq"),
+        CpuidFeature::AVX512F => is_x86_feature_detected!("avx512f"),
+        CpuidFeature::AVX512CD => is_x86_feature_detected!("avx512cd"),
+        CpuidFeature::AVX512BW => is_x86_feature_detected!("avx512bw"),
+        CpuidFeature::AVX512DQ => is_x86_feature_detected!("avx512dq"),
+        CpuidFeature::AVX512VL => is_x86_feature_detected!("avx512vl"),
         _ => true,
     })
+}
+
+/// The richest model that the CPU under the test can run.
+pub fn richest_model() -> CpuModel {
+    let runs = |model: &CpuModel| missing_on_host(model).is_none();
+    [CpuModel::x86_64_v4(), CpuModel::x86_64_v3()].into_iter().find(runs).unwrap_or(CpuModel::x86_64_v2())
 }
 
 /// Whether the CPU under the test is of the models' vendor.
@@ -264,6 +281,7 @@ impl Guest {
 
     /// With the YMM registers switched on where the model has them.
     pub fn of_model(model: CpuModel) -> Self {
+        assert_eq!(missing_on_host(&model), None, "the CPU under the test cannot run {}", model.text());
         let has_avx = model.has(Feature::AVX);
         let ram = Arc::new(GuestRam::new(1 << 20).unwrap());
         ram.write(0x1000, &0x2003u64.to_le_bytes()).unwrap();
