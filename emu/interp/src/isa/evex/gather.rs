@@ -7,7 +7,9 @@
 use super::{from_bytes, ready, set_zmm, to_bytes, zmm};
 use crate::cpu::{Cpu, SEGS};
 use crate::fault::{Fault, R};
+use crate::isa::string::come_back;
 use crate::lower::{Form, Kind};
+use crate::mmu::walk::Want;
 use crate::op::{CHECK_SEGMENT, Handler, Op};
 use gemel_machine::CpuIo;
 use iced_x86::Mnemonic;
@@ -107,7 +109,7 @@ fn linear(c: &mut Cpu, op: &Op, shape: Shape, indices: &[u8; 64], n: usize, writ
 /// Ends at an element that faults: by the fault, or by the trap of a single step if there was progress.
 fn suspend(c: &mut Cpu, op: &Op, progress: bool, fault: Fault) -> R {
     if progress && c.single_steps() {
-        c.rip = c.rip_of(op);
+        come_back(c, op);
         return Ok(());
     }
     Err(fault)
@@ -126,6 +128,7 @@ fn gather_one(
     if !c.checks_alignment() {
         return c.read_bytes(lin, op.seg, element, io);
     }
+    c.check_range(lin, element.len(), op.seg)?;
     for (at, byte) in (0..).zip(element) {
         *byte = c.read(lin.wrapping_add(at), op.seg, io)?;
     }
@@ -145,9 +148,8 @@ fn scatter_one(
     if !c.checks_alignment() {
         return c.write_bytes(lin, op.seg, element, io);
     }
-    for end in [lin, lin.wrapping_add(element.len() as u64 - 1)] {
-        c.check_write(end, 1, op.seg, io)?;
-    }
+    c.check_range(lin, element.len(), op.seg)?;
+    c.check_place(lin, element.len(), Want::Write)?;
     for (at, byte) in (0..).zip(element) {
         c.write(lin.wrapping_add(at), op.seg, *byte, io)?;
     }
