@@ -20,7 +20,7 @@ struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
     wide_operand: bool,
-    /// 66 or F2, which give EXTRQ and INSERTQ their immediates.
+    /// 66, F2 or F3: all give 0F 78 the immediates of EXTRQ and INSERTQ.
     selects: bool,
     narrow_address: bool,
     bits: u32,
@@ -35,8 +35,8 @@ pub fn extent(bytes: &[u8], bits: u32) -> Option<usize> {
         (quad_operand, rex) = (false, false);
         opcode = r.byte()?;
         match opcode {
-            0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65 | 0xf0 | 0xf3 => {}
-            0xf2 => r.selects = true,
+            0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65 | 0xf0 => {}
+            0xf2 | 0xf3 => r.selects = true,
             0x66 => (r.wide_operand, r.selects) = (bits == 16, true),
             0x67 => r.narrow_address = bits != 16,
             0x40..=0x4f if bits == 64 => {
@@ -106,19 +106,24 @@ fn vector(r: &mut Reader<'_>, first: u8) -> Option<usize> {
     r.skip(rest)?;
     let selects = r.bytes[r.at - 1] & 1 != 0;
     let opcode = r.byte()?;
-    if map == 1 && first != 0x62 && !has_modrm(Map::TwoByte, opcode, r.bits) {
+    // Behind VEX the map of 0F is cut as it is without, also where it has nothing to offer.
+    if map == 1 && first != 0x62 && matches!(opcode, 0x20..=0x23) {
+        return r.skip(1);
+    }
+    let without_modrm = !has_modrm(Map::TwoByte, opcode, r.bits) || matches!(opcode, 0x38 | 0x3a);
+    if map == 1 && first != 0x62 && without_modrm {
         // Where Jcc would be, Zen 4 reads its displacement, of four bytes in any code.
         return r.skip(if matches!(opcode, 0x80..=0x8f) { 4 } else { 0 });
     }
     r.operand()?;
     r.skip(match (first, map) {
         (0x8f, 10) => 4,
-        (0x8f, 8) | (_, 3) => 1,
+        (_, 3) => 1,
         // Zen 4 reads them where EXTRQ and INSERTQ would be, had they VEX forms.
         (0xc4 | 0xc5, 1) if opcode == 0x78 => 2,
         (_, 1) if opcode == 0x78 && selects => 2,
         (_, 1) if matches!(opcode, 0x70..=0x73 | 0xc2 | 0xc4..=0xc6) => 1,
-        (0xc4 | 0xc5, 1) if matches!(opcode, 0xa4 | 0xac | 0xba) => 1,
+        (0xc4 | 0xc5, 1) if matches!(opcode, 0x0f | 0xa4 | 0xac | 0xba) => 1,
         _ => 0,
     })
 }
@@ -127,15 +132,15 @@ fn has_modrm(map: Map, opcode: u8, bits: u32) -> bool {
     if map == Map::TwoByte {
         return !matches!(
             opcode,
-            0x04..=0x0c | 0x0e | 0x24..=0x27 | 0x30..=0x37 | 0x39 | 0x3b..=0x3f | 0x77 | 0x80..=0x8f
+            0x04..=0x0c | 0x0e | 0x24..=0x27 | 0x30..=0x37 | 0x39 | 0x3b..=0x3f | 0x77 | 0x7a | 0x7b | 0x80..=0x8f
                 | 0xa0..=0xa2 | 0xa6..=0xaa | 0xb9 | 0xc8..=0xcf | 0xff
         );
     }
     match opcode {
         0x00..=0x3f => opcode & 7 < 4,
         0x62 => bits != 64,
-        0x63 | 0x69 | 0x6b | 0x80..=0x81 | 0x83..=0x8f | 0xc0 | 0xc1 | 0xc6 | 0xc7 | 0xd0..=0xd3 => true,
-        0x82 | 0xc4 | 0xc5 => bits != 64,
+        0x63 | 0x69 | 0x6b | 0x80..=0x8f | 0xc0 | 0xc1 | 0xc6 | 0xc7 | 0xd0..=0xd3 => true,
+        0xc4 | 0xc5 => bits != 64,
         0xd8..=0xdf | 0xf6 | 0xf7 | 0xfe | 0xff => true,
         _ => false,
     }
@@ -144,7 +149,6 @@ fn has_modrm(map: Map, opcode: u8, bits: u32) -> bool {
 /// Bytes of immediates.
 fn immediate(r: &Reader<'_>, map: Map, opcode: u8, group: u8, quad_operand: bool) -> usize {
     let z = if r.wide_operand || quad_operand { 4 } else { 2 };
-    let legacy = r.bits != 64;
     if map == Map::TwoByte {
         return match opcode {
             0x70..=0x73 | 0xa4 | 0xac | 0xba | 0xc2 | 0xc4..=0xc6 => 1,
@@ -158,8 +162,7 @@ fn immediate(r: &Reader<'_>, map: Map, opcode: u8, group: u8, quad_operand: bool
         0x00..=0x3f if opcode & 7 == 5 => z,
         0x68 | 0x69 | 0x81 | 0xa9 | 0xc7 => z,
         0x6a | 0x6b | 0x70..=0x80 | 0x83 | 0xa8 | 0xb0..=0xb7 | 0xc0 | 0xc1 | 0xc6 | 0xcd => 1,
-        0xd4 | 0xd5 => 1,
-        0x82 if legacy => 1,
+        0x82 | 0xd4 | 0xd5 => 1,
         0xe0..=0xe7 | 0xeb => 1,
         0x9a | 0xea => z + 2,
         0xa0..=0xa3 => match (r.narrow_address, r.bits) {
@@ -251,9 +254,13 @@ mod tests {
                     bytes[0] = 0x0f;
                 }
                 let instruction = Decoder::new(bits, &bytes, DecoderOptions::AMD).decode();
-                // AMD's UD1 has no operands, and nothing of VIA's is there.
+                // AMD's UD1 has no operands, and nothing of VIA's or of XOP is there.
+                let absent = ["PADLOCK", "XOP"];
                 let other = instruction.mnemonic() == Mnemonic::Ud1
-                    || instruction.cpuid_features().iter().any(|f| format!("{f:?}").starts_with("PADLOCK"));
+                    || instruction
+                        .cpuid_features()
+                        .iter()
+                        .any(|f| absent.iter().any(|a| format!("{f:?}").starts_with(a)));
                 if instruction.is_invalid() || other {
                     continue;
                 }
