@@ -14,5 +14,6 @@ pub mod list;
 pub mod native;
 pub mod run;
 pub mod shrink;
+pub mod sweep;
 pub mod undefined;
 pub mod vector;

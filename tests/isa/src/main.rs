@@ -25,6 +25,8 @@ struct Arguments {
 enum Command {
     /// Runs random cases on both sides and tells what differs.
     Run(RunArguments),
+    /// Runs every opcode of every map, cut off behind each byte; takes --mode and --examples.
+    Sweep(RunArguments),
     /// Runs random cases and writes the list of instructions with the number of cases of each.
     List {
         #[command(flatten)]
@@ -102,6 +104,7 @@ struct RunArguments {
 fn main() -> Result<ExitCode> {
     match Arguments::parse().command {
         Command::Run(arguments) => run(&arguments),
+        Command::Sweep(arguments) => sweep(&arguments),
         Command::List { run, to } => list(&run, &to),
         Command::Vectors { what: Vectors::Make, file, each, seed } => make_vectors(&file, each, seed),
         Command::Vectors { what: Vectors::Check, file, .. } => check_vectors(&file),
@@ -158,6 +161,14 @@ fn run_and_print(plan: &Plan, arguments: &RunArguments) -> Result<(Report, f64)>
         report.lost.len()
     );
     Ok((report, rate))
+}
+
+fn sweep(arguments: &RunArguments) -> Result<ExitCode> {
+    let plan = plan(arguments)?;
+    let report = Runner::new(&plan, &CpuModel::x86_64_v3())?.sweep(&plan)?;
+    print(&report, arguments);
+    println!("{} cases; {} kinds of difference", report.cases, report.kinds.len());
+    Ok(outcome(&report))
 }
 
 fn list(arguments: &RunArguments, to: &Path) -> Result<ExitCode> {

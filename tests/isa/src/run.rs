@@ -6,8 +6,9 @@ use crate::case::{Case, Mode};
 use crate::compare::{self, Difference};
 use crate::generate::{self, Generator};
 use crate::interpreted::Interpreted;
-use crate::native::{Answer, BATCH, Native};
+use crate::native::{Answer, BATCH, BATCHES, Native};
 use crate::shrink;
+use crate::sweep;
 use crate::vector;
 use anyhow::{Context, Result};
 use gemel_x86::CpuModel;
@@ -137,6 +138,32 @@ impl Runner {
             let answers = self.native.collect()?;
             for ((case, code), answer) in batch.iter().zip(answers) {
                 self.judge(case, *code, answer, plan.examples, &mut report)?;
+            }
+        }
+        Ok(report)
+    }
+
+    /// Runs the sweep of all opcodes in the plan's modes; its number of cases and its seed do not matter.
+    ///
+    /// # Errors
+    /// When one of the sides breaks down.
+    pub fn sweep(&mut self, plan: &Plan) -> Result<Report> {
+        let mut report = Report::default();
+        for mode in &plan.modes {
+            let mut cases = sweep::cases(*mode);
+            loop {
+                let batch: Vec<_> = cases.by_ref().take(BATCH * BATCHES).collect();
+                if batch.is_empty() {
+                    break;
+                }
+                let mut batch: Vec<_> =
+                    batch.into_iter().map(|case| (case, generate::decode(&case))).collect();
+                batch.retain(|(case, seen)| generate::may_run(&self.model, case, seen));
+                let cases: Vec<_> = batch.iter().map(|(case, _)| *case).collect();
+                let answers = self.native.run(&cases)?;
+                for ((case, seen), answer) in batch.iter().zip(answers) {
+                    self.judge(case, seen.code(), answer, plan.examples, &mut report)?;
+                }
             }
         }
         Ok(report)

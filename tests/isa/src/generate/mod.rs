@@ -95,7 +95,7 @@ pub fn decode(case: &Case) -> Instruction {
 /// Whether a case, in which the decoder sees this instruction, may be run natively, and means the same to the model.
 pub fn may_run(model: &CpuModel, case: &Case, i: &Instruction) -> bool {
     if i.is_invalid() {
-        return !excluded::may_be_opmask(case.code());
+        return !excluded::may_be_more(case.code());
     }
     // The host may have what the model lacks.
     let known = forms::offered(model, i.code());

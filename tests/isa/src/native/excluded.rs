@@ -48,13 +48,14 @@ pub fn reason(code: Code) -> Option<&'static str> {
     })
 }
 
-/// Whether bytes that are no instruction of any model may be one of AVX-512's on opmask registers, which have VEX prefixes.
-pub fn may_be_opmask(code: &[u8]) -> bool {
-    let opcodes = |map: u8, opcode: u8| match map {
+/// Whether bytes that are no instruction of any model may be one here: of AVX-512 on opmask registers, which have VEX prefixes,
+/// or VMCALL and VMMCALL behind prefixes, which a hypervisor below the host may answer.
+pub fn may_be_more(code: &[u8]) -> bool {
+    let opmask = |map: u8, opcode: u8| match map {
         1 => matches!(opcode, 0x41..=0x4b | 0x90..=0x93 | 0x98 | 0x99),
         3 => matches!(opcode, 0x30..=0x33),
         _ => false,
     };
-    code.windows(3).any(|w| w[0] == 0xc5 && opcodes(1, w[2]))
-        || code.windows(4).any(|w| w[0] == 0xc4 && opcodes(w[1] & 0x1f, w[3]))
+    code.windows(3).any(|w| w[0] == 0xc5 && opmask(1, w[2]) || matches!(w, [0x0f, 0x01, 0xc1 | 0xd9]))
+        || code.windows(4).any(|w| w[0] == 0xc4 && opmask(w[1] & 0x1f, w[3]))
 }
