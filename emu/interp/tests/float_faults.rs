@@ -7,7 +7,8 @@
 
 mod bench;
 
-use bench::{Bench, Ended, Guest, Native, Random, instance};
+use bench::native::Native;
+use bench::{Bench, Ended, Guest, Random, instance};
 use gemel_interp::{isa, lower};
 use gemel_x86::control::{CR0_EM, CR0_MP, CR0_TS, CR4_OSFXSR, CR4_OSXMMEXCPT, CR4_OSXSAVE};
 use gemel_x86::{CpuModel, Vector};

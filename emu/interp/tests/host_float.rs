@@ -7,7 +7,8 @@
 
 mod bench;
 
-use bench::{Bench, Guest, Native, Random};
+use bench::native::Native;
+use bench::{Bench, Guest, Random};
 use gemel_interp::isa;
 use gemel_x86::CpuModel;
 use iced_x86::{Code, EncodingKind, Mnemonic};

@@ -226,7 +226,7 @@ fn bit_manipulation_agrees_with_the_host() {
                 slot.copy_from_slice(&(random.next() >> (random.next() & 63)).to_le_bytes());
             }
             let (mut native, mut ours) = (before.clone(), before.clone());
-            bench::Native::new(&bytes).run(&mut native);
+            bench::native::Native::new(&bytes).run(&mut native);
             let retired = guest.run(&bytes, &mut ours);
             if !host_is_amd() {
                 native.flags &= !undefined;

@@ -7,7 +7,8 @@
 
 mod bench;
 
-use bench::{Bench, Guest, Native, Random};
+use bench::native::Native;
+use bench::{Bench, Guest, Random};
 use gemel_interp::{isa, lower, missing_on_host};
 use gemel_x86::CpuModel;
 use iced_x86::{Code, Decoder, DecoderOptions, EncodingKind, Mnemonic};

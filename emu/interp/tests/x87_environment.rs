@@ -6,7 +6,8 @@
 
 mod bench;
 
-use bench::{Bench, CODE, DATA, Ended, Guest, Native, Random};
+use bench::native::Native;
+use bench::{Bench, CODE, DATA, Ended, Guest, Random};
 use gemel_machine::Vcpu;
 use gemel_x86::Segment;
 use gemel_x86::segment::{CS, DS, SS};
