@@ -20,7 +20,7 @@ struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
     wide_operand: bool,
-    /// 66, F2 or F3: all give 0F 78 the immediates of EXTRQ and INSERTQ.
+    /// 66, F0, F2 or F3: all give 0F 78 the immediates of EXTRQ and INSERTQ.
     selects: bool,
     narrow_address: bool,
     bits: u32,
@@ -35,8 +35,8 @@ pub fn extent(bytes: &[u8], bits: u32) -> Option<usize> {
         (quad_operand, rex) = (false, false);
         opcode = r.byte()?;
         match opcode {
-            0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65 | 0xf0 => {}
-            0xf2 | 0xf3 => r.selects = true,
+            0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65 => {}
+            0xf0 | 0xf2 | 0xf3 => r.selects = true,
             0x66 => (r.wide_operand, r.selects) = (bits == 16, true),
             0x67 => r.narrow_address = bits != 16,
             0x40..=0x4f if bits == 64 => {
