@@ -90,7 +90,7 @@ fn with_our_mask(case: &Case, native: &Outcome) -> Outcome {
     }
     let Some(area) = operand_address(case, &i) else { return native };
     // Byte 2 of MXCSR_MASK; the area is aligned to 16, so it lies in the line of its first byte or the next one.
-    let at = area as u32 + 30;
+    let at = (area as u32).wrapping_add(30);
     if let Some(line) = native.changes.iter_mut().find(|l| l.address == at & !63) {
         line.bytes[at as usize & 63] &= !MISALIGNED;
     }
