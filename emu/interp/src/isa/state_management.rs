@@ -152,7 +152,7 @@ fn store_xmm(c: &mut Cpu, op: &Op, lin: u64, io: &mut dyn CpuIo) -> R {
 /// alignment, at its last byte, and then at the rest.
 fn area(c: &mut Cpu, op: &Op, bytes: u64, alignment: u64, write: bool) -> R<u64> {
     let lin = c.linear(op, 4, write)?;
-    c.require_canonical(lin, op.seg)?;
+    c.check_range(lin, 4, op.seg)?;
     if lin & (alignment - 1) != 0 {
         // Areas at a multiple of four are misaligned, but not for alignment checking.
         if c.checks_alignment() && lin & 3 != 0 {

@@ -504,15 +504,6 @@ impl Cpu {
         Ok(())
     }
 
-    /// #SS or #GP unless an address that is not accessed yet is canonical.
-    pub fn require_canonical(&mut self, lin: u64, seg: u8) -> R {
-        if !self.is_64() || canonical(lin) {
-            return Ok(());
-        }
-        let vector = if seg as usize == SS { Vector::Stack } else { Vector::GeneralProtection };
-        self.fail(Exception::with_error(vector, 0))
-    }
-
     /// Outside 64-bit mode linear addresses have 32 bits.
     fn wrap_linear(&self, lin: u64) -> u64 {
         if self.is_64() { lin } else { lin & 0xffff_ffff }

@@ -48,8 +48,9 @@ pub fn reason(code: Code) -> Option<&'static str> {
     })
 }
 
-/// Whether bytes that are no instruction of any model may be one here: of AVX-512 on opmask registers, which have VEX prefixes,
-/// or VMCALL and VMMCALL behind prefixes, which a hypervisor below the host may answer.
+/// Whether bytes that are no instruction to the decoder may be one here: of AVX-512, whose fields the host may take less
+/// strictly, or on opmask registers, which have VEX prefixes; or VMCALL and VMMCALL behind prefixes, which a hypervisor below
+/// the host may answer.
 pub fn may_be_more(code: &[u8]) -> bool {
     let opmask = |map: u8, opcode: u8| match map {
         1 => matches!(opcode, 0x41..=0x4b | 0x90..=0x93 | 0x98 | 0x99),
@@ -57,5 +58,8 @@ pub fn may_be_more(code: &[u8]) -> bool {
         _ => false,
     };
     code.windows(3).any(|w| w[0] == 0xc5 && opmask(1, w[2]) || matches!(w, [0x0f, 0x01, 0xc1 | 0xd9]))
+        || code.windows(3).any(|w| w[0] == 0x62 && w[2] & 4 != 0)
+        // What follows the code in the page then makes it one.
+        || code.iter().rev().take(2).any(|byte| *byte == 0x62)
         || code.windows(4).any(|w| w[0] == 0xc4 && opmask(w[1] & 0x1f, w[3]))
 }
