@@ -151,7 +151,8 @@ fn store_xmm(c: &mut Cpu, op: &Op, lin: u64, io: &mut dyn CpuIo) -> R {
 /// The area's linear address: `bytes` long, aligned to `alignment`. Silicon looks at where its first four bytes are, at its
 /// alignment, at its last byte, and then at the rest.
 fn area(c: &mut Cpu, op: &Op, bytes: u64, alignment: u64, write: bool) -> R<u64> {
-    let lin = c.linear(op, 4, write)?;
+    // That the segment may not be written comes later.
+    let lin = c.linear(op, 4, false)?;
     c.check_range(lin, 4, op.seg)?;
     if lin & (alignment - 1) != 0 {
         // Areas at a multiple of four are misaligned, but not for alignment checking.
