@@ -128,16 +128,20 @@ impl Cpu {
     /// A data access: what it hits is a trap after the instruction.
     pub fn data_breakpoint(&mut self, lin: u64, bytes: usize, write: bool) {
         let wanted: &[Watch] = if write { &[Watch::Write, Watch::Access] } else { &[Watch::Access] };
-        self.debug_traps |= self.breakpoints_hit(lin, bytes as u64, wanted);
+        self.trap_on(self.breakpoints_hit(lin, bytes as u64, wanted));
     }
 
-    /// An access to a port: likewise.
-    pub(crate) fn port_breakpoint(&mut self, port: u16, bytes: u8) {
-        let hit = self.breakpoints_hit(port.into(), bytes.into(), &[Watch::Port]);
+    /// What breakpoints hit is due at the next boundary, and in a repetition that is the end of this iteration.
+    fn trap_on(&mut self, hit: u64) {
         if hit != 0 {
             self.debug_traps |= hit;
             self.limit = 0;
         }
+    }
+
+    /// An access to a port: likewise.
+    pub(crate) fn port_breakpoint(&mut self, port: u16, bytes: u8) {
+        self.trap_on(self.breakpoints_hit(port.into(), bytes.into(), &[Watch::Port]));
     }
 
     /// MOV to DR0 to DR3, DR6, DR7.

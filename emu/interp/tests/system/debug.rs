@@ -108,6 +108,17 @@ fn data_breakpoints() {
     assert_eq!(run(0b01), (1, 4, 1), "writes only");
 }
 
+/// In a repetition the trap comes after the iteration that hit (SDM 3B 17.3.1.2), and the rest goes on afterwards.
+#[test]
+fn data_breakpoint_in_a_repetition() {
+    let mut g = Guest::protected(0);
+    (g.state.dr[0], g.state.dr7) = (0x8003, DR7_FIXED | 1 | 0b01 << 16);
+    (g.state.gpr[7], g.state.gpr[1]) = (0x8000, 10);
+    g.run(&[0xf3, 0xaa, 0x0f, 0x0b]); // rep stosb; ud2
+    assert_eq!((g.vector(), g.state.dr6), (1, DR6_FIXED | 1));
+    assert_eq!((g.state.gpr[1], g.frame::<4>(1)[0]), (6, CODE), "iterations left, where to go on");
+}
+
 /// General detect guards the debug registers, and is off in the handler.
 #[test]
 fn general_detect() {
