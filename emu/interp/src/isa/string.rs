@@ -80,10 +80,12 @@ pub(crate) fn come_back(c: &mut Cpu, op: &Op) {
     }
 }
 
-/// Whether another iteration may start: nothing wants the boundary, and the stop is not reached.
+/// Whether another iteration may start: nothing wants the boundary, no trap waits for it (MOV SS can have held one back until this
+/// instruction), and the stop is not reached.
 #[inline(always)]
 fn may_go_on(c: &Cpu) -> bool {
-    c.limit != 0 && c.count + u64::from(c.nth) + 1 < c.attention.stop && !c.single_steps()
+    let wanted = c.limit == 0 || c.debug_traps != 0 || c.single_steps();
+    !wanted && c.count + u64::from(c.nth) + 1 < c.attention.stop
 }
 
 /// The linear address that RDI points to; always ES.
@@ -101,7 +103,7 @@ fn destination<W: Width>(c: &mut Cpu, op: &Op, write: bool) -> R<u64> {
 fn bulk_limit(c: &Cpu, op: &Op) -> u64 {
     let plain =
         op.has(REP | REPNE) && c.system_flags & DF == 0 && op.address_mask == u64::MAX && !c.single_steps();
-    if !plain || c.limit == 0 {
+    if !plain || c.limit == 0 || c.debug_traps != 0 {
         return 0;
     }
     c.regs[1].min((c.attention.stop - c.count).saturating_sub(u64::from(c.nth)))

@@ -117,6 +117,13 @@ fn data_breakpoint_in_a_repetition() {
     g.run(&[0xf3, 0xaa, 0x0f, 0x0b]); // rep stosb; ud2
     assert_eq!((g.vector(), g.state.dr6), (1, DR6_FIXED | 1));
     assert_eq!((g.state.gpr[1], g.frame::<4>(1)[0]), (6, CODE), "iterations left, where to go on");
+    // A trap that MOV SS held back comes after the first iteration.
+    let mut g = Guest::protected(0);
+    g.poke16(0x9000, DATA0);
+    (g.state.dr[0], g.state.dr7) = (0x9000, DR7_FIXED | 1 | 0b0111 << 16);
+    (g.state.gpr[3], g.state.gpr[7], g.state.gpr[1]) = (0x9000, 0x8000, 10);
+    g.run(&[0x8e, 0x13, 0xf3, 0xaa, 0x0f, 0x0b]); // mov ss, [ebx]; rep stosb; ud2
+    assert_eq!((g.vector(), g.state.gpr[1], g.frame::<4>(1)[0]), (1, 9, CODE + 2));
 }
 
 /// General detect guards the debug registers, and is off in the handler.
