@@ -6,7 +6,7 @@
 use super::{SUPERVISOR_SMAP, USER};
 use crate::cpu::Cpu;
 use crate::fault::R;
-use gemel_machine::ram::DIRTY;
+use gemel_machine::ram::{CODE, DIRTY};
 use gemel_x86::Exception;
 use gemel_x86::control::{CR0_PG, CR0_WP, CR4_PAE, CR4_PSE, CR4_SMAP, CR4_SMEP, EFER_NXE};
 use gemel_x86::flags::AC;
@@ -117,6 +117,12 @@ impl Cpu {
             return;
         }
         self.ram.mark(met.page, DIRTY);
+        // A page of tables can hold code as well, and the bit be one of an instruction's.
+        if self.ram.marks(met.page) & CODE != 0
+            && self.blocks.written(met.page, met.offset.into(), 1, &self.ram)
+        {
+            self.limit = 0;
+        }
         // SAFETY: as in `entry_at`; accessed and dirty bits lie in the first byte.
         unsafe {
             let byte = self.ram.host_page(met.page).add(met.offset as usize);

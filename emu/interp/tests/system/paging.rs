@@ -329,6 +329,22 @@ fn seen(g: &mut Guest, code: &[&[u8]]) -> u64 {
     g.state.gpr[0]
 }
 
+/// Code in a page that is also a page table: the accessed bit that a walk sets is one of an instruction's bits.
+#[test]
+fn a_walk_changes_code() {
+    let mut g = Long.guest(0);
+    // ADC EAX, EAX; RET, and as an entry: present. With the accessed bit 11 C0 is 31 C0, XOR EAX, EAX.
+    const AT: u64 = CODE + 0x100;
+    g.poke64(AT, 0xc3_c011);
+    g.poke64(DIRECTORY + 8 * ((PAGE >> 21) + 1), CODE & !0xfff | 7);
+    g.state.gpr[3] = (((PAGE >> 21) + 1) << 21) + (((AT & 0xfff) / 8) << 12);
+    (g.state.gpr[0], g.state.gpr[2]) = (5, AT);
+    // call rdx; mov ebp, eax; mov cl, [rbx]; call rdx; ud2
+    g.run(&[0xff, 0xd2, 0x89, 0xc5, 0x8a, 0x0b, 0xff, 0xd2, 0x0f, 0x0b]);
+    assert_eq!((g.vector(), g.peek64(AT) & 0xff), (6, 0x31));
+    assert_eq!((g.state.gpr[5], g.state.gpr[0]), (10, 0));
+}
+
 /// Each space has its own translations, also after a state with another CR3 was taken on.
 #[test]
 fn spaces_do_not_mix() {
