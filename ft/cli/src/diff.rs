@@ -5,7 +5,6 @@
 use crate::exit::Ending;
 use crate::logged::{self, FileOptions};
 use crate::options::ReportOptions;
-use crate::replay;
 use crate::report::Stopwatch;
 use crate::subject::Followed;
 use crate::verify::{CompareOptions, judge};
@@ -69,8 +68,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     }
     let (one, other) = (Followed::open(&args.a, &args.files)?, Followed::open(&args.b, &args.files)?);
     let plan = Plan { judge: false, ..args.how.plan() };
-    let length = replay::length(&args.a).max(replay::length(&args.b));
-    let verdict = judge(&one, &other, plan, length, &args.how.evidence(&args.a))?;
+    let verdict = judge(&one, &other, plan, &args.how.evidence(&args.a))?;
     if let Some(fields) = figures.as_object_mut()
         && let Some(verdict) = verdict.json("diff", stopwatch.read()).as_object()
     {

@@ -78,10 +78,14 @@ pub struct Verdict {
 ///
 /// # Errors
 /// Host trouble, or files that are not the log's.
-pub fn judge(a: &Followed, b: &Followed, plan: Plan, length: u64, evidence: &Path) -> Result<Verdict> {
+pub fn judge(a: &Followed, b: &Followed, plan: Plan, evidence: &Path) -> Result<Verdict> {
     let inbox = Inbox::new();
     signals::install(&inbox)?;
-    let bar = io::stderr().is_terminal().then(|| progress_bar(length));
+    let bar = io::stderr().is_terminal().then(|| {
+        let mut logs = vec![a.log(), b.log()];
+        logs.dedup();
+        progress_bar(logs.into_iter().map(replay::length).max().unwrap_or(0))
+    });
     let outcome = compare(a, b, plan, |at| {
         bar.iter().for_each(|bar| bar.set_position(at.position.count));
         if inbox.quit_reason().is_some() { Err(Error::Quit) } else { Ok(()) }
@@ -170,6 +174,6 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let evidence = args.how.evidence(&args.log);
     let plan = Plan { sample: args.sample, ..args.how.plan() };
     let stopwatch = Stopwatch::start();
-    let verdict = judge(&engine, &judge_, plan, replay::length(engine.log()), &evidence)?;
+    let verdict = judge(&engine, &judge_, plan, &evidence)?;
     verdict.tell(&verdict.json("verify", stopwatch.read()), &args.report)
 }

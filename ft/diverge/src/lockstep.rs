@@ -65,23 +65,23 @@ pub fn compare(
     mut tell: impl FnMut(At) -> Result<(), Error>,
 ) -> Result<Outcome, Error> {
     let mut lanes = (Lane::start(a)?, Lane::start(b)?);
-    let first = Rc::new(lanes.0.checkpoint()?);
-    let mut from = (Rc::clone(&first), if plan.judge { first } else { Rc::new(lanes.1.checkpoint()?) });
     let mut compared = 0;
-    for number in 0.. {
-        let start = from.0.at.position.count;
+    for number in 0u64.. {
+        let start = lanes.0.at().position.count;
         let target = start.saturating_add(plan.interval).min(plan.end);
+        let sampled = !plan.judge || number.is_multiple_of(plan.sample.max(1));
+        let from = if sampled { Some(checkpoints(&mut lanes, plan)?) } else { None };
         let arrival = lanes.0.run_to(target)?;
-        let sampled = !plan.judge || number % plan.sample.max(1) == 0;
-        if sampled {
+        if let Some(from) = from {
             if plan.judge {
                 lanes.1.go_to(&from.1)?;
             }
             let other = lanes.1.run_to(target)?;
             if !agree((&mut lanes.0, &arrival), (&mut lanes.1, &other))? {
                 let reached = lanes.0.at().position.count.max(lanes.1.at().position.count);
-                let parting = narrow(lanes, (&from.0, &from.1), reached)?;
-                return Ok(Outcome::Part(Box::new(Finding::of(parting, &from.0)?)));
+                let since = Rc::clone(&from.0);
+                let parting = narrow(lanes, from, reached)?;
+                return Ok(Outcome::Part(Box::new(Finding::of(parting, &since)?)));
             }
             compared += lanes.0.at().position.count - start;
         }
@@ -95,13 +95,17 @@ pub fn compare(
             Arrival::Boundary if target == plan.end => {
                 return Ok(Outcome::Agree(Agreement { at, conclusion: None, compared }));
             }
-            Arrival::Boundary => from = next(&mut lanes, plan)?,
+            Arrival::Boundary => {}
         }
     }
     unreachable!("the loop has no end of its own")
 }
 
-fn next(lanes: &mut (Lane<'_>, Lane<'_>), plan: Plan) -> Result<(Rc<Checkpoint>, Rc<Checkpoint>), Error> {
+/// Where an interval begins, for each machine.
+fn checkpoints(
+    lanes: &mut (Lane<'_>, Lane<'_>),
+    plan: Plan,
+) -> Result<(Rc<Checkpoint>, Rc<Checkpoint>), Error> {
     let first = Rc::new(lanes.0.checkpoint()?);
     let second = if plan.judge { Rc::clone(&first) } else { Rc::new(lanes.1.checkpoint()?) };
     Ok((first, second))

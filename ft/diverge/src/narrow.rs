@@ -4,6 +4,7 @@
 
 use crate::error::Error;
 use crate::lane::{Arrival, Checkpoint, Lane, agree};
+use std::rc::Rc;
 
 /// Two machines one step after they were the same for the last time.
 pub(crate) struct Parting<'s> {
@@ -12,7 +13,7 @@ pub(crate) struct Parting<'s> {
     /// How the step ended for each.
     pub(crate) arrivals: (Arrival, Arrival),
     /// Both, before the step, in the same state.
-    pub(crate) before: (Checkpoint, Checkpoint),
+    pub(crate) before: (Rc<Checkpoint>, Rc<Checkpoint>),
 }
 
 /// Halves the interval until one step is left. Both lanes are the same at `from` and differ once they are at `reached`.
@@ -22,19 +23,17 @@ pub(crate) struct Parting<'s> {
 /// the same again at any of the places looked at.
 pub(crate) fn narrow<'s>(
     mut lanes: (Lane<'s>, Lane<'s>),
-    from: (&Checkpoint, &Checkpoint),
+    from: (Rc<Checkpoint>, Rc<Checkpoint>),
     reached: u64,
 ) -> Result<Parting<'s>, Error> {
-    lanes.0.go_to(from.0)?;
-    lanes.1.go_to(from.1)?;
-    let mut before = (lanes.0.checkpoint()?, lanes.1.checkpoint()?);
+    let mut before = from;
+    lanes.0.go_to(&before.0)?;
+    lanes.1.go_to(&before.1)?;
     let mut end = reached.max(before.0.at.position.count + 1);
     loop {
         let start = before.0.at.position.count;
         let single = end - start == 1;
         let middle = if single { end } else { start + (end - start) / 2 };
-        lanes.0.go_to(&before.0)?;
-        lanes.1.go_to(&before.1)?;
         let arrivals = (lanes.0.run_to(middle)?, lanes.1.run_to(middle)?);
         // The last step needs no comparison: that they differ after it is why we are here.
         if single {
@@ -42,11 +41,13 @@ pub(crate) fn narrow<'s>(
         }
         if agree((&mut lanes.0, &arrivals.0), (&mut lanes.1, &arrivals.1))? && arrivals.0 == Arrival::Boundary
         {
-            before = (lanes.0.checkpoint()?, lanes.1.checkpoint()?);
+            before = (Rc::new(lanes.0.checkpoint()?), Rc::new(lanes.1.checkpoint()?));
             // A boundary can lie beyond the count that was asked for.
             end = end.max(before.0.at.position.count + 1);
         } else {
             end = middle;
+            lanes.0.go_to(&before.0)?;
+            lanes.1.go_to(&before.1)?;
         }
     }
 }
