@@ -7,9 +7,9 @@
 
 mod bench;
 
-use bench::{StopAt, host_is_amd};
+use bench::host_is_amd;
 use gemel_interp::{Interp, isa};
-use gemel_machine::{GuestRam, Vcpu};
+use gemel_machine::{GuestRam, Nothing, Vcpu};
 use gemel_x86::segment::{CS, DS, ES, SS};
 use gemel_x86::{CpuModel, CpuState, Segment};
 use iced_x86::{Code, CpuidFeature};
@@ -54,7 +54,7 @@ impl Guest {
         self.state.rflags = input[3] | 2;
         self.state.count = 0;
         self.interp.restore(&self.state).unwrap();
-        self.interp.run(&mut StopAt(1)).unwrap();
+        self.interp.run(&mut Nothing { stop: 1 }).unwrap();
         let s = self.interp.save().unwrap();
         assert_eq!(s.rip, CODE + code.len() as u64, "{code:02x?} did not retire");
         [s.gpr[0], s.gpr[1], s.gpr[2], s.rflags & STATUS]

@@ -76,7 +76,7 @@ fn real_mode_environments_hold_linear_addresses() {
         guest.ram.write(CODE, &bytes).unwrap();
         guest.ram.write(DATA, &[0; 128]).unwrap();
         guest.interp.restore(&guest.state).unwrap();
-        guest.interp.run(&mut bench::StopAt(guest.state.count + 2)).unwrap();
+        guest.interp.run(&mut gemel_machine::Nothing { stop: guest.state.count + 2 }).unwrap();
         let wide = bytes.contains(&0x66);
         let at = DATA + 64 + if wide { 12 } else { 6 };
         let found = guest.ram.read_array::<16>(at).unwrap();

@@ -9,7 +9,7 @@
 use crate::arena::{self, BASE, FILLING, PAGE, REGIONS};
 use crate::case::{Case, Fault, Line, Mode, Outcome, Registers};
 use gemel_interp::Interp;
-use gemel_machine::{Attention, CpuIo, GuestRam, Position, Query, Vcpu};
+use gemel_machine::{GuestRam, Nothing, Vcpu};
 use gemel_x86::control::*;
 use gemel_x86::flags::{AC, DF, FIXED, IF, RF, STATUS, TF};
 use gemel_x86::segment::{CS, ES, GS, attr};
@@ -105,10 +105,10 @@ impl Interpreted {
         let mut state = template.clone();
         enter(&mut state, &case.before);
         self.interp.restore_warm(&state);
-        let mut io = StopAt(state.count + 1);
+        let mut io = Nothing { stop: state.count + 1 };
         self.interp.run(&mut io)?;
         if !HANDLED.contains(&self.interp.position().rip) {
-            io.0 += 1;
+            io.stop += 1;
             self.interp.run(&mut io)?;
         }
         let after = self.interp.save()?;
@@ -354,46 +354,4 @@ fn descriptor(segment: Segment) -> u64 {
         | (limit >> 16) << 48
         | (attr >> 8) << 52
         | (base >> 24) << 56
-}
-
-/// Stops at a count; nothing else is there.
-struct StopAt(u64);
-
-impl CpuIo for StopAt {
-    fn attention(&mut self, _: Position) -> Attention {
-        Attention { stop: self.0, interrupt: false, nmi: false }
-    }
-    fn port_read(&mut self, at: Position, _: u16, _: u8) -> (u32, Attention) {
-        (u32::MAX, self.attention(at))
-    }
-    fn port_write(&mut self, at: Position, _: u16, _: u8, _: u32) -> Attention {
-        self.attention(at)
-    }
-    fn mmio_read(&mut self, at: Position, _: u64, _: u8) -> (u64, Attention) {
-        (u64::MAX, self.attention(at))
-    }
-    fn mmio_write(&mut self, at: Position, _: u64, _: u8, _: u64) -> Attention {
-        self.attention(at)
-    }
-    fn msr_read(&mut self, at: Position, _: u32) -> (Option<u64>, Attention) {
-        (None, self.attention(at))
-    }
-    fn msr_write(&mut self, at: Position, _: u32, _: u64) -> (Option<()>, Attention) {
-        (None, self.attention(at))
-    }
-    fn cr8_read(&mut self, _: Position) -> u8 {
-        0
-    }
-    fn cr8_write(&mut self, at: Position, _: u8) -> Attention {
-        self.attention(at)
-    }
-    fn acknowledge_irq(&mut self, at: Position) -> (u8, Attention) {
-        (0xff, self.attention(at))
-    }
-    fn acknowledge_nmi(&mut self, at: Position) -> Attention {
-        self.attention(at)
-    }
-    fn query(&mut self, _: Position, _: Query) -> u64 {
-        0
-    }
 }

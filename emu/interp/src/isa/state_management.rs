@@ -50,6 +50,11 @@ pub fn mxcsr(f: &Form<'_>) -> Option<Handler> {
 
 fn ldmxcsr(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     ready(c)?;
+    load_mxcsr(c, op, io)
+}
+
+/// Loads MXCSR from the memory operand, whatever the encoding.
+pub(super) fn load_mxcsr(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     let value = c.load::<u32>(op, io)?;
     if value & !MXCSR_BITS != 0 {
         return c.general_protection(0);

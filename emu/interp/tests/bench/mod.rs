@@ -7,7 +7,7 @@
 pub mod native;
 
 use gemel_interp::{Interp, missing_on_host};
-use gemel_machine::{Attention, CpuIo, GuestRam, Position, Query, Vcpu};
+use gemel_machine::{GuestRam, Nothing, Vcpu};
 use gemel_x86::control::CR4_OSXSAVE;
 use gemel_x86::segment::{CS, DS, ES, SS};
 use gemel_x86::{CpuModel, CpuState, Feature, Segment};
@@ -34,48 +34,6 @@ pub enum Ended {
     Retired,
     /// At the handler of this vector.
     Fault(u64),
-}
-
-/// Stops at a count.
-pub struct StopAt(pub u64);
-
-impl CpuIo for StopAt {
-    fn attention(&mut self, _: Position) -> Attention {
-        Attention { stop: self.0, interrupt: false, nmi: false }
-    }
-    fn port_read(&mut self, at: Position, _: u16, _: u8) -> (u32, Attention) {
-        (u32::MAX, self.attention(at))
-    }
-    fn port_write(&mut self, at: Position, _: u16, _: u8, _: u32) -> Attention {
-        self.attention(at)
-    }
-    fn mmio_read(&mut self, at: Position, _: u64, _: u8) -> (u64, Attention) {
-        (u64::MAX, self.attention(at))
-    }
-    fn mmio_write(&mut self, at: Position, _: u64, _: u8, _: u64) -> Attention {
-        self.attention(at)
-    }
-    fn msr_read(&mut self, at: Position, _: u32) -> (Option<u64>, Attention) {
-        (None, self.attention(at))
-    }
-    fn msr_write(&mut self, at: Position, _: u32, _: u64) -> (Option<()>, Attention) {
-        (None, self.attention(at))
-    }
-    fn cr8_read(&mut self, _: Position) -> u8 {
-        0
-    }
-    fn cr8_write(&mut self, at: Position, _: u8) -> Attention {
-        self.attention(at)
-    }
-    fn acknowledge_irq(&mut self, at: Position) -> (u8, Attention) {
-        (0xff, self.attention(at))
-    }
-    fn acknowledge_nmi(&mut self, at: Position) -> Attention {
-        self.attention(at)
-    }
-    fn query(&mut self, _: Position, _: Query) -> u64 {
-        0
-    }
 }
 
 /// Whether the CPU under the test has what a form needs, of what came after SSE4.2.
@@ -234,7 +192,7 @@ impl Guest {
         self.ram.write(CODE, bytes).unwrap();
         self.ram.write(DATA, &bench.memory.0).unwrap();
         self.interp.restore(s).unwrap();
-        self.interp.run(&mut StopAt(s.count + n)).unwrap();
+        self.interp.run(&mut Nothing { stop: s.count + n }).unwrap();
         let after = self.interp.save().unwrap();
         self.ram.read(DATA, &mut bench.memory.0).unwrap();
         let top = usize::from(after.fsw >> 11 & 7);

@@ -5,9 +5,10 @@
 use super::{by_thunk, load, placed, ready, set, xmm, ymm};
 use crate::cpu::{Cpu, Width};
 use crate::fault::R;
+use crate::isa::state_management;
 use crate::lower::{Form, Kind};
 use crate::op::{Handler, Op};
-use crate::thunk::{MXCSR_BITS, Ymm};
+use crate::thunk::Ymm;
 use gemel_machine::CpuIo;
 use iced_x86::Mnemonic;
 
@@ -287,12 +288,7 @@ fn zero_registers<const WHOLE: bool>(c: &mut Cpu, _op: &Op, _io: &mut dyn CpuIo)
 
 fn load_mxcsr(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     ready(c)?;
-    let value = c.load::<u32>(op, io)?;
-    if value & !MXCSR_BITS != 0 {
-        return c.general_protection(0);
-    }
-    c.s.mxcsr = value;
-    Ok(())
+    state_management::load_mxcsr(c, op, io)
 }
 
 fn store_mxcsr(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
