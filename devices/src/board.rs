@@ -156,14 +156,14 @@ pub fn disk_requests(bus: &Bus) -> Vec<DiskRequest> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gemel_machine::{BootSpec, DiskOp, DiskSpec, Output, TimeBase, VirtTime};
+    use gemel_machine::{BootSpec, DiskOp, DiskSpec, Output, Reckoning, VirtTime};
 
     fn spec(disks: usize) -> MachineSpec {
         MachineSpec {
             board: BOARD,
             ram: 16 << 20,
             cpu: "x86-64-v2".into(),
-            time_base: TimeBase::default(),
+            reckoning: Reckoning::default(),
             rtc_base: 1_700_000_000,
             seed: 1,
             disks: vec![DiskSpec { sectors: 100, read_only: false, digest: 0 }; disks],

@@ -4,7 +4,7 @@
 use gemel_devices::apic::{ioapic, lapic};
 use gemel_devices::{board, pci};
 use gemel_machine::{
-    BootSpec, Bus, DiskSpec, DiskStatus, GuestRam, Input, MachineSpec, Output, TimeBase, VirtTime,
+    BootSpec, Bus, DiskSpec, DiskStatus, GuestRam, Input, MachineSpec, Output, Reckoning, VirtTime,
 };
 use gemel_x86::{CpuModel, msr};
 use std::sync::Arc;
@@ -24,7 +24,7 @@ impl Rig {
             board: board::BOARD,
             ram: RAM,
             cpu: "x86-64-v2".into(),
-            time_base: TimeBase::default(),
+            reckoning: Reckoning::default(),
             rtc_base: 1_767_225_600,
             seed: 0,
             disks: vec![DiskSpec { sectors: 64, read_only: false, digest: 0 }; 2],

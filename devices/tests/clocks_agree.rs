@@ -4,7 +4,7 @@
 use gemel_devices::acpi::pm;
 use gemel_devices::apic::{ioapic, lapic};
 use gemel_devices::board;
-use gemel_machine::{BootSpec, Bus, GuestRam, MachineSpec, TimeBase, VirtTime};
+use gemel_machine::{BootSpec, Bus, GuestRam, MachineSpec, Reckoning, VirtTime};
 use gemel_x86::{CpuModel, cpuid::TSC_HZ};
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ fn bus() -> Result<Bus, Box<dyn std::error::Error>> {
         board: board::BOARD,
         ram: 4 << 20,
         cpu: "x86-64-v2".into(),
-        time_base: TimeBase::default(),
+        reckoning: Reckoning::default(),
         rtc_base: 1_767_225_600,
         seed: 0,
         disks: vec![],

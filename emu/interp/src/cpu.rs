@@ -3,6 +3,7 @@
 //! Not responsible for: the loop that drives it (`exec`), memory (`mmu`), instructions (`isa`).
 
 use crate::blocks::Blocks;
+use crate::bounds::Bounds;
 use crate::flags::LazyFlags;
 use crate::mmu::Mmu;
 use crate::op::{BLOCK_RIP, NO_REG, NO_SEG, Op};
@@ -64,8 +65,10 @@ pub struct Cpu {
     pub nth: u16,
     /// The pending exception, when a handler returned [`crate::fault::Fault`].
     pub fault: Exception,
-    /// What the machine wants.
+    /// What the machine wants; `stop` is in terms of [`Cpu::count`].
     pub attention: Attention,
+    /// Where this run ends.
+    pub(crate) bounds: Bounds,
     /// HLT waits.
     pub halted: bool,
     /// A triple fault happened.
@@ -188,6 +191,7 @@ impl Cpu {
             nth: 0,
             fault: Exception::new(Vector::InvalidOpcode),
             attention: Attention { stop: 0, interrupt: false, nmi: false },
+            bounds: Bounds::new(),
             halted: false,
             shutdown: false,
             shadow: 0,
@@ -219,7 +223,7 @@ impl Cpu {
         self.regs[..16].copy_from_slice(&state.gpr);
         self.rip = state.rip;
         self.set_rflags(state.rflags);
-        self.count = state.count;
+        self.count = self.bounds.restart(state.count);
         self.halted = state.halted;
         self.shadow = state.shadow;
         self.debug_traps = state.pending_debug;
@@ -235,7 +239,7 @@ impl Cpu {
         s.gpr.copy_from_slice(&self.regs[..16]);
         s.rip = self.rip;
         s.rflags = self.rflags();
-        s.count = self.count;
+        s.count = self.bounds.counted(self.count);
         s.halted = self.halted;
         s.shadow = self.shadow;
         s.pending_debug = self.debug_traps;
@@ -317,18 +321,30 @@ impl Cpu {
 
     /// Where the running instruction is, for [`CpuIo`].
     pub fn at(&self, op: &Op) -> Position {
-        Position { count: self.count + u64::from(self.nth), rip: self.rip_of(op), rcx: self.regs[1] }
+        let count = self.bounds.counted_before(self.count + u64::from(self.nth));
+        Position { count, rip: self.rip_of(op), rcx: self.regs[1] }
     }
 
     /// Where the CPU is between two instructions.
     pub fn position(&self) -> Position {
-        Position { count: self.count, rip: self.rip, rcx: self.regs[1] }
+        Position { count: self.bounds.counted(self.count), rip: self.rip, rcx: self.regs[1] }
+    }
+
+    /// The running instruction leaves the guest: to be called before the access.
+    #[inline]
+    pub fn leave_guest(&mut self) {
+        self.bounds.note_exit(self.count + u64::from(self.nth));
+    }
+
+    /// Takes on what the machine wants, at a boundary.
+    pub(crate) fn heed(&mut self, attention: Attention) {
+        self.attention = Attention { stop: self.bounds.heed(attention.stop), ..attention };
     }
 
     /// Obeys what an access returned: the block ends after this instruction.
     #[inline]
     pub fn attend(&mut self, attention: Attention) {
-        self.attention = attention;
+        self.heed(attention);
         self.limit = 0;
         if self.ram.any_touched() {
             self.follow_ram();

@@ -21,13 +21,26 @@ impl Cpu {
     /// Runs until the machine's stop, a halt, or a triple fault.
     pub(crate) fn run(&mut self, io: &mut dyn CpuIo) -> Exit {
         self.follow_ram();
-        self.attention = io.attention(self.position());
+        self.bounds.begin(self.count);
+        self.heed(io.attention(self.position()));
+        let exit = self.run_on(io);
+        self.bounds.end();
+        exit
+    }
+
+    fn run_on(&mut self, io: &mut dyn CpuIo) -> Exit {
         loop {
             if self.shutdown {
                 return Exit::Shutdown;
             }
             if self.count >= self.attention.stop {
-                return Exit::Stop;
+                if self.bounds.reached(self.count) {
+                    return Exit::Stop;
+                }
+                match self.bounds.next_look(self.count, self.rip) {
+                    Some(stop) => self.attention.stop = stop,
+                    None => return Exit::Yield,
+                }
             }
             if self.needs_care() {
                 if let Some(exit) = self.boundary(io) {
@@ -61,14 +74,15 @@ impl Cpu {
         }
         if self.attention.nmi && shadow == 0 && !self.s.nmi_blocked {
             self.halted = false;
-            self.attention = io.acknowledge_nmi(self.position());
+            let attention = io.acknowledge_nmi(self.position());
+            self.heed(attention);
             self.deliver_nmi(io);
             return None;
         }
         if self.attention.interrupt && shadow == 0 && self.interrupts_on() {
             self.halted = false;
             let (vector, attention) = io.acknowledge_irq(self.position());
-            self.attention = attention;
+            self.heed(attention);
             self.deliver_external(vector, io);
             return None;
         }
@@ -248,6 +262,7 @@ impl Cpu {
     pub(crate) fn io_position(&self) -> Position {
         let start = self.regs[crate::op::BLOCK_RIP as usize];
         let rip = self.wrap_ip(start.wrapping_add(self.blocks.running_offset(self.nth)));
-        Position { count: self.count + u64::from(self.nth), rip, rcx: self.regs[1] }
+        let count = self.bounds.counted_before(self.count + u64::from(self.nth));
+        Position { count, rip, rcx: self.regs[1] }
     }
 }

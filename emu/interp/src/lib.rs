@@ -6,6 +6,7 @@
 //! translates. Nothing that is cached is visible: see [`Interp::flush`].
 
 pub mod blocks;
+mod bounds;
 pub mod cpu;
 mod debug;
 mod exec;
@@ -28,7 +29,7 @@ mod thunk;
 pub use thunk::missing_on_host;
 
 use cpu::Cpu;
-use gemel_machine::{CpuIo, EngineError, Exit, GuestRam, Position, Vcpu};
+use gemel_machine::{Aim, CountKind, CpuIo, EngineError, Exit, GuestRam, Position, Vcpu};
 use gemel_x86::{CpuModel, CpuState};
 use std::sync::Arc;
 
@@ -41,6 +42,13 @@ impl Interp {
     /// An interpreter in its reset state, for a CPU model, on a machine's RAM.
     pub fn new(model: CpuModel, ram: Arc<GuestRam>) -> Self {
         Self { cpu: Box::new(Cpu::new(model, ram)) }
+    }
+
+    /// What positions count. To be called before anything ran.
+    #[must_use]
+    pub fn counting(mut self, kind: CountKind) -> Self {
+        self.cpu.bounds.count(kind);
+        self
     }
 
     /// [`Vcpu::restore`] for many short runs over one memory: keeps what was translated and decoded, which is right as
@@ -70,5 +78,9 @@ impl Vcpu for Interp {
 
     fn flush(&mut self) {
         self.cpu.flush_caches();
+    }
+
+    fn aim(&mut self, aim: Aim) {
+        self.cpu.bounds.set_aim(aim);
     }
 }

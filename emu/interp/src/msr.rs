@@ -48,6 +48,7 @@ impl Cpu {
     /// RDMSR.
     pub(crate) fn read_msr(&mut self, at: Position, number: u32, io: &mut dyn CpuIo) -> R<u64> {
         if is_bus_msr(number) {
+            self.leave_guest();
             let (value, attention) = io.msr_read(at, number);
             self.attend(attention);
             return match value {
@@ -109,6 +110,7 @@ impl Cpu {
     pub(crate) fn write_msr(&mut self, at: Position, number: u32, value: u64, io: &mut dyn CpuIo) -> R {
         if is_bus_msr(number) {
             let value = if number == TSC_DEADLINE { self.machine_deadline(value) } else { value };
+            self.leave_guest();
             let (done, attention) = io.msr_write(at, number, value);
             self.attend(attention);
             return if done.is_some() { Ok(()) } else { self.general_protection(0) };
@@ -192,10 +194,12 @@ impl Cpu {
 
     /// Moves the guest's TSC against the machine's. A deadline that is armed stays the same value of the guest's.
     fn set_tsc_offset(&mut self, at: Position, offset: u64, io: &mut dyn CpuIo) {
+        self.leave_guest();
         let (armed, _) = io.msr_read(at, TSC_DEADLINE);
         let deadline = armed.map_or(0, |value| self.guest_deadline(value));
         self.s.tsc_offset = offset;
         if deadline != 0 {
+            self.leave_guest();
             let (_, attention) = io.msr_write(at, TSC_DEADLINE, self.machine_deadline(deadline));
             self.attend(attention);
         }

@@ -6,12 +6,12 @@
 //! recognises interrupts.
 
 use crate::bus::{Bus, PowerEvent};
-use crate::clock::{Clock, TimeBase};
+use crate::clock::{Clock, Reckoning};
 use crate::digest::Digest;
-use crate::position::{Position, VirtTime};
+use crate::position::{Landing, Position, VirtTime};
 use crate::power_on::PowerOn;
 use crate::ram::GuestRam;
-use crate::vcpu::{Attention, CpuIo, EngineError, Exit, Query, Vcpu};
+use crate::vcpu::{Aim, Attention, CpuIo, EngineError, Exit, Query, Vcpu};
 use crate::world::{At, Stop, StopAt, World};
 use gemel_x86::msr;
 use std::sync::Arc;
@@ -39,6 +39,16 @@ pub enum Pause {
     TripleFault,
 }
 
+/// The machine came past a boundary between two counts without being there.
+#[derive(Debug, thiserror::Error)]
+#[error("no boundary at {} is in the state that was described: now at {} {}", landing.position, at.position, at.time)]
+pub struct Missed {
+    /// The boundary that was wanted.
+    pub landing: Landing,
+    /// Where the machine is now.
+    pub at: At,
+}
+
 /// Why a run could not go on.
 #[derive(Debug)]
 pub enum RunError {
@@ -63,8 +73,8 @@ impl From<Stop> for RunError {
 impl Machine {
     /// Puts a machine together. `id` names its configuration (devices, RAM, CPU model): snapshots and logs of
     /// another `id` are refused.
-    pub fn new(vcpu: Box<dyn Vcpu>, bus: Bus, ram: Arc<GuestRam>, base: TimeBase, id: u64) -> Self {
-        Self { vcpu, bus, ram, clock: Clock::new(base), id, power_on: None }
+    pub fn new(vcpu: Box<dyn Vcpu>, bus: Bus, ram: Arc<GuestRam>, reckoning: Reckoning, id: u64) -> Self {
+        Self { vcpu, bus, ram, clock: Clock::new(reckoning), id, power_on: None }
     }
 
     /// Makes a reset start the machine again as it is now: to be called at power-on, with everything loaded. Whether a
@@ -109,8 +119,10 @@ impl Machine {
     /// # Errors
     /// [`RunError::World`] with the world's reason, [`RunError::Engine`] for host trouble of the engine.
     pub fn run(&mut self, world: &mut dyn World) -> Result<Pause, RunError> {
+        // Whether the boundary may lie between two counts, so that its count alone does not name it.
+        let mut between = self.clock.reckoning() == Reckoning::Exits;
         loop {
-            let at = self.at();
+            let at = self.woken(world, &mut between)?;
             self.bus.fire_timers(at.time);
             emit_all(&mut self.bus, at, world);
             match self.bus.power() {
@@ -119,21 +131,37 @@ impl Machine {
                 None => {}
             }
             while let Some(input) = world.poll(at)? {
+                self.land(at, world, &mut between)?;
                 self.bus.input(at.time, input);
                 emit_all(&mut self.bus, at, world);
             }
-            if world.digest_due(at) {
+            if !between && world.digest_due(at) {
                 let digest = self.digest()?;
                 world.digest(at, digest)?;
             }
-            let wanted = world.next_stop(at);
+            let mut wanted = world.next_stop(at);
+            if let Some(landing) = wanted.landing.filter(|l| l.position.count == at.position.count) {
+                if self.is_at(&landing)? {
+                    between = false;
+                    world.landed(at, landing);
+                    continue;
+                }
+                self.vcpu.aim(Aim { rip: Some(landing.position.rip), ..Aim::NONE });
+                wanted.count = at.position.count.saturating_add(1);
+            }
             let mut io = Io::new(&mut self.bus, self.clock, world, wanted);
             let exit = self.vcpu.run(&mut io)?;
-            if let Some(stop) = io.failed {
+            let failed = io.failed;
+            self.clock = io.clock;
+            if let Some(stop) = failed {
                 return Err(stop.into());
             }
+            if let Some(landing) = wanted.landing.filter(|l| l.position.count < self.vcpu.position().count) {
+                return Err(Stop::Diverged(Box::new(Missed { landing, at: self.at() })).into());
+            }
+            between = exit == Exit::Yield && self.clock.reckoning() == Reckoning::Exits;
             match exit {
-                Exit::Stop => {}
+                Exit::Stop | Exit::Yield => {}
                 // The chipset of a PC answers the shutdown cycle (SDM 3A 6.15, interrupt 8) with a reset.
                 Exit::Shutdown if self.reset()? => {}
                 Exit::Shutdown => return Ok(Pause::TripleFault),
@@ -148,6 +176,40 @@ impl Machine {
                 }
             }
         }
+    }
+
+    /// Where and when the machine is, the time asked for if a timer is due by now.
+    fn woken(&mut self, world: &mut dyn World, between: &mut bool) -> Result<At, RunError> {
+        let at = self.at();
+        if self.clock.reckoning() != Reckoning::Exits {
+            return Ok(at);
+        }
+        if let Some(time) = world.wake(at, self.bus.next_deadline())? {
+            self.land(at, world, between)?;
+            self.clock.advance(at.position.count, time);
+        }
+        Ok(self.at())
+    }
+
+    /// Something is about to be applied here: if the count does not name this boundary, its state does.
+    fn land(&mut self, at: At, world: &mut dyn World, between: &mut bool) -> Result<(), EngineError> {
+        if std::mem::take(between) {
+            let cpu = self.cpu_digest()?;
+            world.landed(at, Landing { position: at.position, cpu, ram: self.ram.digest() });
+        }
+        Ok(())
+    }
+
+    /// Whether the machine is at a landing. What is cheap to compare comes first.
+    fn is_at(&mut self, landing: &Landing) -> Result<bool, EngineError> {
+        Ok(self.vcpu.position() == landing.position
+            && self.cpu_digest()? == landing.cpu
+            && self.ram.digest() == landing.ram)
+    }
+
+    /// An engine that cannot count instructions cannot hold what an FPU leaves in its pointers either.
+    fn cpu_digest(&mut self) -> Result<u64, EngineError> {
+        Ok(self.vcpu.save()?.digest(self.clock.reckoning() != Reckoning::Exits))
     }
 
     /// A reset, if this machine starts again at one: devices, CPU and RAM are as at power-on, position and guest time go on
@@ -165,7 +227,7 @@ impl Machine {
     /// # Errors
     /// Host trouble of the engine.
     pub fn digest(&mut self) -> Result<Digest, EngineError> {
-        let cpu = self.vcpu.save()?.digest(true);
+        let cpu = self.cpu_digest()?;
         let mut hash = Xxh3::new();
         for (name, section) in self.bus.save() {
             hash.update(name.as_bytes());
@@ -202,14 +264,29 @@ impl<'a> Io<'a> {
         Self { bus, clock, world, wanted, failed: None }
     }
 
-    fn now(&self, at: Position) -> VirtTime {
+    fn time(&self, at: Position) -> VirtTime {
         self.clock.time_at(at.count)
+    }
+
+    /// Guest time for an access to a device. Where time is sampled this is where.
+    fn now(&mut self, at: Position) -> VirtTime {
+        let time = self.time(at);
+        if self.clock.reckoning() != Reckoning::Exits {
+            return time;
+        }
+        match self.world.now(At { position: at, time }) {
+            Ok(time) => self.clock.advance(at.count, time),
+            Err(stop) => {
+                self.failed.get_or_insert(stop);
+            }
+        }
+        self.time(at)
     }
 
     /// After a device call: outputs leave, and the attention is what the board wants now.
     fn settle(&mut self, at: Position) -> Attention {
         if self.bus.has_outputs() {
-            let time = self.now(at);
+            let time = self.time(at);
             for output in self.bus.take_outputs() {
                 self.world.emit(At { position: at, time }, output);
             }
@@ -229,32 +306,39 @@ impl CpuIo for Io<'_> {
     }
 
     fn port_read(&mut self, at: Position, port: u16, size: u8) -> (u32, Attention) {
-        let value = self.bus.port_read(self.now(at), port, size);
+        let now = self.now(at);
+        let value = self.bus.port_read(now, port, size);
         (value, self.settle(at))
     }
 
     fn port_write(&mut self, at: Position, port: u16, size: u8, value: u32) -> Attention {
-        self.bus.port_write(self.now(at), port, size, value);
+        let now = self.now(at);
+        self.bus.port_write(now, port, size, value);
         self.settle(at)
     }
 
     fn mmio_read(&mut self, at: Position, address: u64, size: u8) -> (u64, Attention) {
-        let value = self.bus.mmio_read(self.now(at), address, size);
+        let now = self.now(at);
+        let value = self.bus.mmio_read(now, address, size);
         (value, self.settle(at))
     }
 
     fn mmio_write(&mut self, at: Position, address: u64, size: u8, value: u64) -> Attention {
-        self.bus.mmio_write(self.now(at), address, size, value);
+        let now = self.now(at);
+        self.bus.mmio_write(now, address, size, value);
         self.settle(at)
     }
 
-    fn msr_read(&mut self, at: Position, msr: u32) -> (Option<u64>, Attention) {
-        let value = self.bus.msr_read(self.now(at), msr);
+    fn msr_read(&mut self, at: Position, number: u32) -> (Option<u64>, Attention) {
+        // Where the APIC is does not depend on time, and CPUID asks too, which leaves no guest.
+        let now = if number == msr::APIC_BASE { self.time(at) } else { self.now(at) };
+        let value = self.bus.msr_read(now, number);
         (value, self.settle(at))
     }
 
     fn msr_write(&mut self, at: Position, msr: u32, value: u64) -> (Option<()>, Attention) {
-        let done = self.bus.msr_write(self.now(at), msr, value);
+        let now = self.now(at);
+        let done = self.bus.msr_write(now, msr, value);
         (done, self.settle(at))
     }
 
@@ -263,12 +347,12 @@ impl CpuIo for Io<'_> {
     }
 
     fn cr8_write(&mut self, at: Position, value: u8) -> Attention {
-        self.bus.set_task_priority(self.now(at), value);
+        self.bus.set_task_priority(self.time(at), value);
         self.settle(at)
     }
 
     fn acknowledge_irq(&mut self, at: Position) -> (u8, Attention) {
-        let vector = self.bus.acknowledge(self.now(at));
+        let vector = self.bus.acknowledge(self.time(at));
         (vector, self.settle(at))
     }
 
@@ -278,15 +362,14 @@ impl CpuIo for Io<'_> {
     }
 
     fn float_error(&mut self, at: Position, waits: bool) -> (bool, Attention) {
-        let ignored = self.bus.float_error(self.now(at), waits);
+        let ignored = self.bus.float_error(self.time(at), waits);
         (ignored, self.settle(at))
     }
 
     fn query(&mut self, at: Position, query: Query) -> u64 {
-        let time = self.now(at);
         match query {
-            Query::Tsc => time.ticks(gemel_x86::cpuid::TSC_HZ),
-            Query::Random => match self.world.answer(At { position: at, time }, query) {
+            Query::Tsc => self.now(at).ticks(gemel_x86::cpuid::TSC_HZ),
+            Query::Random => match self.world.answer(At { position: at, time: self.time(at) }, query) {
                 Ok(value) => value,
                 Err(stop) => {
                     self.failed.get_or_insert(stop);

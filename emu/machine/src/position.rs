@@ -30,8 +30,22 @@ pub enum CountKind {
     Instructions,
     /// Retired conditional branches; needs RIP, RCX and a hash of the registers beside it.
     CondBranches,
-    /// Accesses that left the guest.
+    /// Instructions that left the guest: each element of IN, OUT, INS and OUTS, each instruction (or REP iteration) that
+    /// reads or writes what is not RAM, each RDMSR and WRMSR of a register that is not the vCPU's own, each HLT. Counted
+    /// where it leaves, so also when it then faults. Says nothing between two of them: see [`Landing`].
     Exits,
+}
+
+/// A boundary between two exits, described by the state there, since its count does not tell it from its neighbours. Equal
+/// states at equal counts are the same boundary for all that follows: no input came between them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Landing {
+    /// Count, RIP and RCX there.
+    pub position: Position,
+    /// Digest of the CPU state, as in [`crate::Digest`].
+    pub cpu: u64,
+    /// Digest of RAM, as in [`crate::Digest`].
+    pub ram: u64,
 }
 
 /// Nanoseconds of guest time since power-on. Never goes backwards.

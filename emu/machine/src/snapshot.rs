@@ -17,7 +17,7 @@ use gemel_x86::CpuState;
 
 const MAGIC: &[u8; 8] = b"GEMELSNP";
 const FORMAT: u16 = 1;
-const COUNT_KIND_INSTRUCTIONS: u8 = 0;
+const CLOCK_VERSION: u16 = 2;
 /// Counts and nanoseconds that no run reaches: 146 years.
 const MOST: u64 = 1 << 62;
 
@@ -61,7 +61,7 @@ impl Machine {
             ram.extend_from_slice(&page.to_le_bytes());
             ram.extend_from_slice(&content);
         }
-        let mut sections = vec![("cpu", cpu), ("clock", Section::of(1, &self.clock))];
+        let mut sections = vec![("cpu", cpu), ("clock", Section::of(CLOCK_VERSION, &self.clock))];
         sections.push(("wiring", self.bus.save_wiring()));
         sections.extend(self.bus.save());
         sections.push(("ram", Section { version: 1, body: ram }));
@@ -70,7 +70,7 @@ impl Machine {
         let mut out = Vec::new();
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(&FORMAT.to_le_bytes());
-        out.extend_from_slice(&[COUNT_KIND_INSTRUCTIONS, 0]);
+        out.extend_from_slice(&[self.clock.reckoning().count_kind() as u8, 0]);
         for word in [at.position.count, at.position.rip, at.position.rcx, at.time.0, self.id] {
             out.extend_from_slice(&word.to_le_bytes());
         }
@@ -111,8 +111,8 @@ impl Machine {
                     cpu = Some(CpuState::from_bytes(&section.body).map_err(damaged)?);
                 }
                 "clock" => {
-                    let clock = section.read::<Clock>("clock", 1)?;
-                    if clock.base() != self.clock.base() {
+                    let clock = section.read::<Clock>("clock", CLOCK_VERSION)?;
+                    if clock.reckoning() != self.clock.reckoning() {
                         return Err(SnapshotError::Damaged("the clock".into()));
                     }
                     self.clock = clock;

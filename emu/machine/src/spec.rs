@@ -3,7 +3,7 @@
 //!
 //! Not responsible for: building the machine (`devices/board.rs`), where images lie on a host.
 
-use crate::clock::TimeBase;
+use crate::clock::Reckoning;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
@@ -16,8 +16,8 @@ pub struct MachineSpec {
     pub ram: u64,
     /// CPU model, in the form that [`gemel_x86::CpuModel::parse`] reads.
     pub cpu: String,
-    /// How counts become guest time.
-    pub time_base: TimeBase,
+    /// What is counted, and what makes guest time of it.
+    pub reckoning: Reckoning,
     /// What the RTC says at power-on: seconds since 1970, UTC.
     pub rtc_base: u64,
     /// Seed of what is random by configuration.

@@ -23,12 +23,31 @@ pub struct Attention {
 pub enum Exit {
     /// The count reached [`Attention::stop`].
     Stop,
+    /// The engine came back by itself: at its [`Aim`], or because it was kicked so that the world can be asked. Where counts
+    /// do not name every boundary, this can be between two counts.
+    Yield,
     /// HLT, and nothing to wake for.
     Halted,
     /// HLT with interrupts off: only an NMI or a reset can wake it.
     HaltedForGood,
     /// A triple fault.
     Shutdown,
+}
+
+/// A boundary at which [`Vcpu::run`] comes back with [`Exit::Yield`], whatever the count.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Aim {
+    /// After this many steps: instructions, REP iterations, deliveries. Not zero.
+    pub steps: u64,
+    /// At the first boundary after at least one step where RIP is this.
+    pub rip: Option<u64>,
+}
+
+impl Aim {
+    /// Nowhere.
+    pub const NONE: Self = Self { steps: u64::MAX, rip: None };
+    /// The next boundary.
+    pub const STEP: Self = Self { steps: 1, rip: None };
 }
 
 /// Values that only the machine or the world can give.
@@ -103,7 +122,7 @@ pub trait Vcpu: Send {
     /// Where the vCPU is.
     fn position(&self) -> Position;
 
-    /// The whole CPU state at this boundary.
+    /// The whole CPU state at this boundary. Afterwards RAM's DIRTY marks are complete, where an engine has to ask for them.
     ///
     /// # Errors
     /// Host trouble only.
@@ -117,4 +136,7 @@ pub trait Vcpu: Send {
 
     /// Drops all that is cached (TLB, decoded blocks). A run must not show whether this was called.
     fn flush(&mut self);
+
+    /// Where the next [`Vcpu::run`] comes back. Holds for one run; then it is [`Aim::NONE`] again.
+    fn aim(&mut self, aim: Aim);
 }

@@ -3,7 +3,7 @@
 //! Not responsible for: any particular world (`ft`).
 
 use crate::digest::Digest;
-use crate::position::{Position, VirtTime};
+use crate::position::{Landing, Position, VirtTime};
 use crate::vcpu::Query;
 use serde::{Deserialize, Serialize};
 
@@ -23,11 +23,13 @@ pub struct StopAt {
     pub count: u64,
     /// At the first boundary whose guest time is not before this.
     pub time: VirtTime,
+    /// At this boundary between two counts. `count` is its count, until the machine is there.
+    pub landing: Option<Landing>,
 }
 
 impl StopAt {
     /// No stop wanted.
-    pub const NEVER: Self = Self { count: u64::MAX, time: VirtTime::NEVER };
+    pub const NEVER: Self = Self { count: u64::MAX, time: VirtTime::NEVER, landing: None };
 }
 
 /// Which plug of the board an input goes into.
@@ -200,6 +202,27 @@ pub trait World {
     /// The reason to end the run.
     fn idle(&mut self, at: At, until: VirtTime) -> Result<VirtTime, Stop>;
 
+    /// What time it is, where guest time is sampled ([`crate::Reckoning::Exits`]): asked before each access to a device, and
+    /// for each read of the TSC. A world without a clock says that no time passed.
+    ///
+    /// # Errors
+    /// The reason to end the run.
+    fn now(&mut self, at: At) -> Result<VirtTime, Stop> {
+        Ok(at.time)
+    }
+
+    /// Such a machine is at a stop, and the board's next timer is due at `deadline`. Returns the time once `deadline` has come.
+    ///
+    /// # Errors
+    /// The reason to end the run.
+    fn wake(&mut self, _at: At, _deadline: VirtTime) -> Result<Option<VirtTime>, Stop> {
+        Ok(None)
+    }
+
+    /// The boundary between two counts where the machine is. Called when the landing that [`World::next_stop`] wanted is reached;
+    /// where none was wanted, after the first answer of `wake` or `poll` and before anything of it is applied.
+    fn landed(&mut self, _at: At, _landing: Landing) {}
+
     /// Answers a question of the vCPU ([`Query::Random`]; the TSC is the machine's own).
     ///
     /// # Errors
@@ -233,6 +256,21 @@ macro_rules! forward_to_world {
     (@ idle) => {
         fn idle(&mut self, at: $crate::At, until: $crate::VirtTime) -> Result<$crate::VirtTime, $crate::Stop> {
             self.world.idle(at, until)
+        }
+    };
+    (@ now) => {
+        fn now(&mut self, at: $crate::At) -> Result<$crate::VirtTime, $crate::Stop> {
+            self.world.now(at)
+        }
+    };
+    (@ wake) => {
+        fn wake(&mut self, at: $crate::At, deadline: $crate::VirtTime) -> Result<Option<$crate::VirtTime>, $crate::Stop> {
+            self.world.wake(at, deadline)
+        }
+    };
+    (@ landed) => {
+        fn landed(&mut self, at: $crate::At, landing: $crate::Landing) {
+            self.world.landed(at, landing);
         }
     };
     (@ answer) => {

@@ -120,7 +120,7 @@ impl World for Live {
         if at.position.count >= self.slice_end {
             self.slice_end = at.position.count.saturating_add(self.slice);
         }
-        StopAt { count: self.slice_end, time: self.next_due() }
+        StopAt { count: self.slice_end, time: self.next_due(), landing: None }
     }
 
     fn poll(&mut self, at: At) -> Result<Option<Input>, Stop> {

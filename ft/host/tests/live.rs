@@ -7,8 +7,8 @@ use gemel_host::{ClockMode, Disks, HostError, Inbox, Inputs, Live, OutputSink, P
 use gemel_machine::bus::BusBuilder;
 use gemel_machine::world::SERIAL_WINDOW;
 use gemel_machine::{
-    At, CpuIo, DiskOp, DiskRequest, EngineError, Exit, GuestRam, Input, Machine, Output, Position, RunError,
-    Stop, TimeBase, Vcpu, VirtTime, World,
+    Aim, At, CpuIo, DiskOp, DiskRequest, EngineError, Exit, GuestRam, Input, Machine, Output, Position,
+    Reckoning, RunError, Stop, Vcpu, VirtTime, World,
 };
 use gemel_x86::CpuState;
 use std::io;
@@ -205,13 +205,15 @@ impl Vcpu for Spinning {
     }
 
     fn flush(&mut self) {}
+
+    fn aim(&mut self, _aim: Aim) {}
 }
 
 #[test]
 fn a_guest_that_computes_faster_than_its_time_is_held_back() {
     let ram = Arc::new(GuestRam::new(1 << 20).unwrap());
     let bus = BusBuilder::new(Arc::clone(&ram), 1).build();
-    let mut machine = Machine::new(Box::new(Spinning(0)), bus, ram, TimeBase::default(), 0);
+    let mut machine = Machine::new(Box::new(Spinning(0)), bus, ram, Reckoning::default(), 0);
     let inbox = Inbox::new();
     let _source = inbox.source();
     let mut world = live(ClockMode::Paced, &inbox);

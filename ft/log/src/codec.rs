@@ -41,21 +41,21 @@ const END: u8 = 9;
 #[derive(Clone, Copy, Debug)]
 struct Chain {
     previous: At,
-    base: TimeBase,
+    base: Option<TimeBase>,
     crc: u32,
     ended: bool,
 }
 
 impl Chain {
     fn new(header: &Header, crc: u32) -> Self {
-        Self { previous: header.start, base: header.machine.time_base, crc, ended: false }
+        Self { previous: header.start, base: header.machine.reckoning.time_base(), crc, ended: false }
     }
 
-    /// Guest time at `count` if the guest does not idle on the way.
+    /// Guest time at `count` if the guest does not idle on the way. Where time is sampled, it stands still between samples.
     fn predicted(&self, count: u64) -> VirtTime {
-        let elapsed = u128::from(count.saturating_sub(self.previous.position.count))
-            * u128::from(self.base.num)
-            / u128::from(self.base.den.max(1));
+        let Some(base) = self.base else { return self.previous.time };
+        let elapsed = u128::from(count.saturating_sub(self.previous.position.count)) * u128::from(base.num)
+            / u128::from(base.den.max(1));
         self.previous.time.after(u64::try_from(elapsed).unwrap_or(u64::MAX))
     }
 

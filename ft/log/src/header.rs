@@ -6,7 +6,7 @@
 //! CRC also starts the chain of the entries' checksums, so that entries of another log do not fit.
 
 use crate::error::LogError;
-use gemel_machine::{At, CountKind, MachineSpec};
+use gemel_machine::{At, MachineSpec};
 use serde::{Deserialize, Serialize};
 use std::io::Read;
 
@@ -14,7 +14,7 @@ use std::io::Read;
 pub const MAGIC: &[u8; 8] = b"GEMELLOG";
 /// Version of header and entries together. The body of the header is not self-describing: any change of a type in
 /// it (also of [`MachineSpec`]) is a new format.
-pub const FORMAT: u16 = 2;
+pub const FORMAT: u16 = 3;
 /// A header is names and numbers; more than this is not one.
 const MAX_HEADER: u32 = 1 << 20;
 const PRELUDE: usize = 8 + 2 + 4;
@@ -22,9 +22,7 @@ const PRELUDE: usize = 8 + 2 + 4;
 /// What a log is of.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Header {
-    /// What positions count.
-    pub count_kind: CountKind,
-    /// The machine. Its [`MachineSpec::time_base`] is the authority for time.
+    /// The machine. Its [`MachineSpec::reckoning`] says what positions count, and is the authority for time.
     pub machine: MachineSpec,
     /// How guest time related to the host's while the log was made.
     pub clock: ClockKind,
@@ -84,7 +82,6 @@ impl Header {
     /// A header for a run from power-on with default epochs, all disk data carried in the log.
     pub fn new(machine: MachineSpec, clock: ClockKind) -> Self {
         Self {
-            count_kind: CountKind::Instructions,
             reads: vec![ReadPolicy::Carried; machine.disks.len()],
             machine,
             clock,
@@ -102,8 +99,8 @@ impl Header {
     /// # Errors
     /// [`LogError::HeaderInvalid`].
     pub fn check(&self) -> Result<(), LogError> {
-        let base = self.machine.time_base;
-        let complaint = if base.num == 0 || base.den == 0 {
+        let base = self.machine.reckoning.time_base();
+        let complaint = if base.is_some_and(|base| base.num == 0 || base.den == 0) {
             "guest time would stand still"
         } else if self.epoch == 0 {
             "the epoch length is zero"

@@ -8,7 +8,8 @@ use gemel_log::{
 };
 use gemel_machine::bus::PowerEvent;
 use gemel_machine::{
-    At, BootSpec, Digest, DiskSpec, DiskStatus, Input, MachineSpec, Pause, Position, TimeBase, VirtTime,
+    At, BootSpec, Digest, DiskSpec, DiskStatus, Input, MachineSpec, Pause, Position, Reckoning, TimeBase,
+    VirtTime,
 };
 
 fn header() -> Header {
@@ -16,7 +17,7 @@ fn header() -> Header {
         board: 1,
         ram: 64 << 20,
         cpu: "x86-64-v2".into(),
-        time_base: TimeBase { num: 4, den: 1 },
+        reckoning: Reckoning::Instructions(TimeBase { num: 4, den: 1 }),
         rtc_base: 1_700_000_000,
         seed: 7,
         disks: vec![DiskSpec { sectors: 2048, read_only: false, digest: 5 }],
@@ -211,7 +212,7 @@ fn entries_removed_repeated_moved_or_from_another_log_are_refused() {
 #[test]
 fn a_header_that_would_stop_the_clock_is_refused() {
     let mut bad = header();
-    bad.machine.time_base.den = 0;
+    bad.machine.reckoning = Reckoning::Instructions(TimeBase { num: 4, den: 0 });
     assert!(matches!(bad.encode(), Err(LogError::HeaderInvalid(_))));
     let mut bad = header();
     bad.reads.clear();
@@ -288,7 +289,7 @@ fn random_entry(n: &mut Numbers, previous: At) -> Entry {
 #[test]
 fn random_entries_come_back_and_random_bytes_never_panic() {
     let mut header = header();
-    header.machine.time_base = TimeBase { num: 7, den: 3 };
+    header.machine.reckoning = Reckoning::Instructions(TimeBase { num: 7, den: 3 });
     for seed in 1..200 {
         let mut n = Numbers(seed);
         let mut entries: Vec<Entry> = Vec::new();

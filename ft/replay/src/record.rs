@@ -114,7 +114,7 @@ impl<W: World, S: EntrySink> World for Record<W, S> {
     fn next_stop(&mut self, at: At) -> StopAt {
         let wanted = self.world.next_stop(at);
         let count = if self.failed.is_some() { 0 } else { wanted.count.min(self.next_epoch) };
-        StopAt { count, time: wanted.time }
+        StopAt { count, ..wanted }
     }
 
     fn poll(&mut self, at: At) -> Result<Option<Input>, Stop> {
@@ -130,7 +130,7 @@ impl<W: World, S: EntrySink> World for Record<W, S> {
         Ok(input)
     }
 
-    forward_to_world!(input_number, idle);
+    forward_to_world!(input_number, idle, now, wake, landed);
 
     fn answer(&mut self, at: At, query: Query) -> Result<u64, Stop> {
         let value = self.world.answer(at, query)?;

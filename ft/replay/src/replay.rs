@@ -376,7 +376,7 @@ impl<S: EntrySource, O: OutputSink> World for Replay<S, O> {
                 0
             }
         };
-        StopAt { count, time: VirtTime::NEVER }
+        StopAt { count, ..StopAt::NEVER }
     }
 
     fn poll(&mut self, at: At) -> Result<Option<Input>, Stop> {

@@ -18,6 +18,7 @@ fn port(c: &Cpu, op: &Op, immediate: bool) -> u16 {
 fn in_any<W: Width, const IMMEDIATE: bool>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     let port = port(c, op, IMMEDIATE);
     c.io_permission(port, W::BYTES as u8, io)?;
+    c.leave_guest();
     let (value, attention) = io.port_read(c.at(op), port, W::BYTES as u8);
     W::cut(u64::from(value)).put(&mut c.regs, 0);
     c.attend(attention);
@@ -28,6 +29,7 @@ fn out_any<W: Width, const IMMEDIATE: bool>(c: &mut Cpu, op: &Op, io: &mut dyn C
     let port = port(c, op, IMMEDIATE);
     c.io_permission(port, W::BYTES as u8, io)?;
     let value = W::get(&c.regs, 0).zext() as u32;
+    c.leave_guest();
     let attention = io.port_write(c.at(op), port, W::BYTES as u8, value);
     c.attend(attention);
     Ok(())
@@ -64,6 +66,7 @@ fn ins_any<W: Width + Mem>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     repeat(c, op, io, |c, io| {
         let lin = c.checked_linear(ES as u8, c.regs[7] & op.address_mask, W::BYTES as u64, true)?;
         c.check_write(lin, W::BYTES, ES as u8, io)?;
+        c.leave_guest();
         let (value, attention) = io.port_read(c.at(op), port, W::BYTES as u8);
         c.write(lin, ES as u8, W::cut(u64::from(value)), io)?;
         c.attend(attention);
@@ -77,6 +80,7 @@ fn outs_any<W: Width + Mem>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     c.io_permission(port, W::BYTES as u8, io)?;
     repeat(c, op, io, |c, io| {
         let value = c.load::<W>(op, io)?.zext() as u32;
+        c.leave_guest();
         let attention = io.port_write(c.at(op), port, W::BYTES as u8, value);
         c.attend(attention);
         advance::<W>(c, op, true, false);

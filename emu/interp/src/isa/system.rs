@@ -16,6 +16,7 @@ use gemel_x86::{Feature, msr};
 pub fn hlt(_: &Form) -> Option<Handler> {
     Some(|cpu, _, _| {
         cpu.require_ring0()?;
+        cpu.leave_guest();
         cpu.halted = true;
         cpu.limit = 0;
         Ok(())

@@ -308,6 +308,7 @@ impl Cpu {
                 let mut rest = out;
                 while !rest.is_empty() {
                     let n = bus_size(address, rest.len());
+                    self.leave_guest();
                     let (value, attention) = io.mmio_read(self.io_position(), address, n as u8);
                     self.attend(attention);
                     rest[..n].copy_from_slice(&value.to_le_bytes()[..n]);
@@ -357,6 +358,7 @@ impl Cpu {
                     let n = bus_size(address, rest.len());
                     let mut value = [0; 8];
                     value[..n].copy_from_slice(&rest[..n]);
+                    self.leave_guest();
                     let attention =
                         io.mmio_write(self.io_position(), address, n as u8, u64::from_le_bytes(value));
                     self.attend(attention);

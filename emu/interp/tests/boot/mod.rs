@@ -6,8 +6,8 @@ use anyhow::Result;
 use gemel_devices::{board, boot};
 use gemel_interp::Interp;
 use gemel_machine::{
-    At, BootSpec, Digest, GuestRam, Input, Machine, MachineSpec, Output, Query, RunError, Stop, StopAt,
-    TimeBase, Vcpu, VirtTime, World,
+    At, BootSpec, Digest, GuestRam, Input, Machine, MachineSpec, Output, Query, Reckoning, RunError, Stop,
+    StopAt, Vcpu, VirtTime, World,
 };
 use gemel_system_tests::guest::Guest;
 use gemel_x86::CpuModel;
@@ -33,7 +33,7 @@ impl Closed {
 
 impl World for Closed {
     fn next_stop(&mut self, _: At) -> StopAt {
-        StopAt { count: self.end.min(self.next_epoch()), time: VirtTime::NEVER }
+        StopAt { count: self.end.min(self.next_epoch()), ..StopAt::NEVER }
     }
     fn poll(&mut self, at: At) -> Result<Option<Input>, Stop> {
         let due = self.digest_due(at);
@@ -62,7 +62,7 @@ pub fn machine(guest: &Guest) -> Result<Machine> {
         board: board::BOARD,
         ram: 256 << 20,
         cpu: cpu.text(),
-        time_base: TimeBase::default(),
+        reckoning: Reckoning::default(),
         rtc_base: 1_767_225_600,
         seed: 0,
         disks: Vec::new(),
@@ -74,7 +74,7 @@ pub fn machine(guest: &Guest) -> Result<Machine> {
     let state = boot::load(&kernel, Some(&initrd), &guest.append, &ram, board::RSDP)?;
     let mut engine = Interp::new(cpu, ram.clone());
     engine.restore(&state)?;
-    Ok(Machine::new(Box::new(engine), bus, ram, spec.time_base, spec.id()))
+    Ok(Machine::new(Box::new(engine), bus, ram, spec.reckoning, spec.id()))
 }
 
 /// Runs a machine to a count.

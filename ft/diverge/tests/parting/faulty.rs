@@ -3,7 +3,7 @@
 //! Not responsible for: being found out.
 
 use gemel_interp::Interp;
-use gemel_machine::{Attention, CpuIo, EngineError, Exit, GuestRam, Position, Query, Vcpu};
+use gemel_machine::{Aim, Attention, CpuIo, EngineError, Exit, GuestRam, Position, Query, Vcpu};
 use gemel_x86::CpuState;
 use std::sync::Arc;
 
@@ -70,6 +70,10 @@ impl Vcpu for Faulty {
 
     fn position(&self) -> Position {
         self.inner.position()
+    }
+
+    fn aim(&mut self, aim: Aim) {
+        self.inner.aim(aim);
     }
 
     fn save(&mut self) -> Result<CpuState, EngineError> {

@@ -8,8 +8,8 @@ use gemel_interp::Interp;
 use gemel_log::{ClockKind, Header, LogReader, LogWriter};
 use gemel_machine::bus::BusBuilder;
 use gemel_machine::{
-    At, BootSpec, Digest, GuestRam, Input, Machine, MachineSpec, Output, Query, Stop, StopAt, TimeBase, Vcpu,
-    VirtTime, World,
+    At, BootSpec, Digest, GuestRam, Input, Machine, MachineSpec, Output, Query, Reckoning, Stop, StopAt,
+    Vcpu, VirtTime, World,
 };
 use gemel_replay::{LogSource, NoDisks, Record, ReplayDisks};
 use gemel_x86::segment::{CS, DS, ES, SS};
@@ -41,7 +41,7 @@ pub fn spec() -> MachineSpec {
         board: 0,
         ram: 1 << 20,
         cpu: "x86-64-v2".into(),
-        time_base: TimeBase::default(),
+        reckoning: Reckoning::default(),
         rtc_base: 0,
         seed: 0,
         disks: Vec::new(),
@@ -66,7 +66,7 @@ pub fn machine(fault: Fault, rbx: u64) -> Machine {
     let mut vcpu = Faulty::new(Interp::new(CpuModel::x86_64_v2(), Arc::clone(&ram)), Arc::clone(&ram), fault);
     vcpu.restore(&state).unwrap();
     let bus = BusBuilder::new(Arc::clone(&ram), 1).build();
-    Machine::new(Box::new(vcpu), bus, ram, TimeBase::default(), spec().id())
+    Machine::new(Box::new(vcpu), bus, ram, Reckoning::default(), spec().id())
 }
 
 /// Nothing comes in, and the run ends at a count.

@@ -14,7 +14,7 @@
 use super::member::Action;
 use super::message::{Goodbye, Hello, Mark, Message, PROTOCOL};
 use super::watch::Watch;
-use gemel_machine::{At, Clock, TimeBase};
+use gemel_machine::{At, Clock, Reckoning, TimeBase};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
@@ -239,7 +239,7 @@ impl Replication {
 
     /// Guest time that so many counts take.
     fn worth(&self, counts: u64) -> u64 {
-        Clock::new(self.timing.time_base).time_at(counts).0
+        Clock::new(Reckoning::Instructions(self.timing.time_base)).time_at(counts).0
     }
 
     /// Where this machine is.

@@ -150,14 +150,14 @@ impl EntrySource for FeedSource {
 mod tests {
     use super::*;
     use gemel_log::{Body, ClockKind, Encoder};
-    use gemel_machine::{BootSpec, MachineSpec, Position, TimeBase, VirtTime};
+    use gemel_machine::{BootSpec, MachineSpec, Position, Reckoning, VirtTime};
 
     fn header() -> Header {
         let machine = MachineSpec {
             board: 1,
             ram: 1 << 20,
             cpu: "x86-64-v2".into(),
-            time_base: TimeBase::default(),
+            reckoning: Reckoning::default(),
             rtc_base: 0,
             seed: 0,
             disks: Vec::new(),

@@ -211,7 +211,8 @@ impl Primary {
 }
 
 fn timing(options: &Options, header: &Header) -> Timing {
-    Timing { time_base: header.machine.time_base, ..options.timing }
+    let time_base = header.machine.reckoning.time_base().unwrap_or_default();
+    Timing { time_base, ..options.timing }
 }
 
 /// The first epoch that nobody has had: what an earlier pair of this name left behind stays valid for it alone.

@@ -63,6 +63,7 @@ impl<W: World> World for Paired<W> {
         StopAt {
             count: wanted.count.min(self.due.unwrap_or(u64::MAX)),
             time: wanted.time.min(self.marked.after(MARK_INTERVAL)),
+            landing: wanted.landing,
         }
     }
 
@@ -99,7 +100,7 @@ impl<W: World> World for Paired<W> {
         self.world.idle(at, until)
     }
 
-    forward_to_world!(input_number, answer, digest_due, digest);
+    forward_to_world!(input_number, now, wake, landed, answer, digest_due, digest);
 
     fn emit(&mut self, at: At, output: Output) {
         let byte = match &output {

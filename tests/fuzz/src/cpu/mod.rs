@@ -21,7 +21,7 @@ use code::Shapes;
 use gemel_devices::board;
 use gemel_interp::{Interp, missing_on_host};
 use gemel_machine::{
-    BootSpec, Bus, DiskSpec, GuestRam, Machine, MachineSpec, Pause, PowerEvent, RunError, TimeBase, VirtTime,
+    BootSpec, Bus, DiskSpec, GuestRam, Machine, MachineSpec, Pause, PowerEvent, Reckoning, RunError, VirtTime,
 };
 use gemel_x86::CpuModel;
 pub use snapshot::SnapshotFuzzer;
@@ -80,7 +80,7 @@ fn machine(model: &CpuModel, board: Option<&Rng>) -> anyhow::Result<Machine> {
         board: board::BOARD,
         ram: RAM,
         cpu: model.text(),
-        time_base: TimeBase::default(),
+        reckoning: Reckoning::default(),
         rtc_base: 1_767_225_600,
         seed: 0,
         disks: vec![DiskSpec { sectors: 64, read_only: false, digest: 0 }; 2],
@@ -92,7 +92,7 @@ fn machine(model: &CpuModel, board: Option<&Rng>) -> anyhow::Result<Machine> {
         program(&mut bus, rng);
     }
     let interp = Box::new(Interp::new(model.clone(), ram.clone()));
-    Ok(Machine::new(interp, bus, ram, spec.time_base, spec.id()))
+    Ok(Machine::new(interp, bus, ram, spec.reckoning, spec.id()))
 }
 
 /// Random accesses to the chips, so that some have interrupts and timers under way.

@@ -87,7 +87,7 @@ impl World for Weather {
     fn next_stop(&mut self, _at: At) -> StopAt {
         let input = self.inputs.front().map_or(u64::MAX, |(count, _)| *count);
         let stop = self.breaks.front().map_or(u64::MAX, |count| *count);
-        StopAt { count: self.end.min(input).min(stop), time: VirtTime::NEVER }
+        StopAt { count: self.end.min(input).min(stop), ..StopAt::NEVER }
     }
 
     fn poll(&mut self, at: At) -> Result<Option<Input>, Stop> {

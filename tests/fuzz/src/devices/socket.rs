@@ -18,8 +18,8 @@ use gemel_devices::pci::{self, PciHost};
 use gemel_devices::virtio::{Block, VirtioPci};
 use gemel_machine::bus::{BusBuilder, PortWidth};
 use gemel_machine::{
-    BootSpec, Bus, Device, DeviceCx, DiskSpec, GuestRam, InputPort, MachineSpec, Section, SectionError,
-    TimeBase,
+    BootSpec, Bus, Device, DeviceCx, DiskSpec, GuestRam, InputPort, MachineSpec, Reckoning, Section,
+    SectionError,
 };
 use gemel_x86::{CpuModel, msr};
 use std::ops::RangeInclusive;
@@ -265,7 +265,7 @@ fn whole_board(_: &Subject, ram: Arc<GuestRam>) -> anyhow::Result<Bus> {
         board: board::BOARD,
         ram: ram.size(),
         cpu: model()?.text(),
-        time_base: TimeBase::default(),
+        reckoning: Reckoning::default(),
         rtc_base: 1_767_225_600,
         seed: 0,
         disks: vec![DiskSpec { sectors: 64, read_only: false, digest: 0 }; 3],

@@ -95,7 +95,7 @@ impl Dice {
 
 impl World for Dice {
     fn next_stop(&mut self, at: At) -> StopAt {
-        StopAt { count: at.position.count + 1 + self.roll(200), time: VirtTime::NEVER }
+        StopAt { count: at.position.count + 1 + self.roll(200), ..StopAt::NEVER }
     }
 
     fn poll(&mut self, at: At) -> Result<Option<Input>, Stop> {

@@ -3,9 +3,9 @@
 
 use gemel_machine::bus::{BusBuilder, PortWidth};
 use gemel_machine::{
-    Attention, BootSpec, Bus, CpuIo, Device, DeviceCx, DiskOp, DiskRequest, DiskSpec, EngineError, Exit,
-    GuestRam, Input, InputPort, Machine, MachineSpec, Output, Position, Query, Section, SectionError,
-    TimeBase, Vcpu, VirtTime,
+    Aim, Attention, BootSpec, Bus, CpuIo, Device, DeviceCx, DiskOp, DiskRequest, DiskSpec, EngineError, Exit,
+    GuestRam, Input, InputPort, Machine, MachineSpec, Output, Position, Query, Reckoning, Section,
+    SectionError, TimeBase, Vcpu, VirtTime,
 };
 use gemel_x86::CpuState;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 pub mod dice;
 
 pub const SECTORS: u64 = 64;
-pub const BASE: TimeBase = TimeBase { num: 7, den: 3 };
+pub const BASE: Reckoning = Reckoning::Instructions(TimeBase { num: 7, den: 3 });
 
 const DATA: u16 = 0x3f8;
 const DISK: u16 = 0x1f0;
@@ -117,6 +117,8 @@ impl Vcpu for Engine {
     }
 
     fn flush(&mut self) {}
+
+    fn aim(&mut self, _aim: Aim) {}
 }
 
 /// Serial port, disk controller, timer, power switch and interrupt controller in one.
@@ -229,7 +231,7 @@ pub fn spec(guest: Guest) -> MachineSpec {
         board: 1,
         ram: 1 << 20,
         cpu: "tiny".into(),
-        time_base: BASE,
+        reckoning: BASE,
         rtc_base: 0,
         seed: guest.seed,
         disks: vec![DiskSpec { sectors: SECTORS, read_only: false, digest: 0 }],

@@ -1,0 +1,119 @@
+//! Where a run ends, and what positions count.
+//!
+//! Not responsible for: the loop that obeys (`exec`).
+//!
+//! Inside, the interpreter counts steps: instructions, REP iterations, deliveries. A machine that counts instructions counts the
+//! same. For one that counts exits ([`CountKind::Exits`]), as a hypervisor does, exits are counted beside them, and the stop is
+//! made known to the loop as a number of steps once it is reached.
+
+use gemel_machine::{Aim, CountKind};
+
+/// After so many steps a run that counts exits comes back, so that the world is asked now and then: 0.3 ms.
+const QUANTUM: u64 = 1 << 16;
+
+/// The bounds of a run.
+pub(crate) struct Bounds {
+    /// The machine's stop, in the unit of positions.
+    wanted: u64,
+    aim: Aim,
+    /// The step at which the aim ends the run.
+    aim_end: u64,
+    /// `None`: positions count steps.
+    exits: Option<Exits>,
+}
+
+struct Exits {
+    count: u64,
+    /// The step that the last one was counted for: an instruction counts once, however many accesses it makes.
+    step: u64,
+}
+
+impl Bounds {
+    pub(crate) fn new() -> Self {
+        Self { wanted: 0, aim: Aim::NONE, aim_end: u64::MAX, exits: None }
+    }
+
+    /// What positions count from now on.
+    pub(crate) fn count(&mut self, kind: CountKind) {
+        self.exits = (kind != CountKind::Instructions).then_some(Exits { count: 0, step: u64::MAX });
+    }
+
+    /// Takes on a position's count. Returns the steps to go on from.
+    pub(crate) fn restart(&mut self, count: u64) -> u64 {
+        match &mut self.exits {
+            None => count,
+            Some(exits) => {
+                *exits = Exits { count, step: u64::MAX };
+                0
+            }
+        }
+    }
+
+    /// The instruction at `step` leaves the guest.
+    #[inline]
+    pub(crate) fn note_exit(&mut self, step: u64) {
+        if let Some(exits) = &mut self.exits
+            && exits.step != step
+        {
+            *exits = Exits { count: exits.count + 1, step };
+        }
+    }
+
+    /// The count of the boundary after `steps` steps.
+    #[inline]
+    pub(crate) fn counted(&self, steps: u64) -> u64 {
+        self.exits.as_ref().map_or(steps, |exits| exits.count)
+    }
+
+    /// The count of the boundary before the instruction that runs as step `step`.
+    #[inline]
+    pub(crate) fn counted_before(&self, step: u64) -> u64 {
+        self.exits.as_ref().map_or(step, |exits| exits.count - u64::from(exits.step == step))
+    }
+
+    pub(crate) fn set_aim(&mut self, aim: Aim) {
+        self.aim = aim;
+    }
+
+    /// A run begins. The aim holds for this one.
+    pub(crate) fn begin(&mut self, steps: u64) {
+        let most = if self.exits.is_some() { self.aim.steps.min(QUANTUM) } else { self.aim.steps };
+        self.aim.steps = steps.saturating_add(most);
+        self.step_on(steps);
+    }
+
+    /// The next look at the aim: at every boundary if it is an address.
+    fn step_on(&mut self, steps: u64) {
+        self.aim_end = if self.aim.rip.is_some() { steps.saturating_add(1) } else { self.aim.steps };
+    }
+
+    /// Takes on the machine's stop. Returns the step at which the loop must look.
+    #[inline]
+    pub(crate) fn heed(&mut self, stop: u64) -> u64 {
+        self.wanted = stop;
+        match &self.exits {
+            None => stop.min(self.aim_end),
+            Some(exits) if exits.count >= stop => 0,
+            Some(_) => self.aim_end,
+        }
+    }
+
+    /// The loop looks. Whether the machine's stop is reached.
+    pub(crate) fn reached(&self, steps: u64) -> bool {
+        self.counted(steps) >= self.wanted
+    }
+
+    /// The loop looks, and the machine's stop is not reached: the step at which to look again, or `None` at the aim.
+    pub(crate) fn next_look(&mut self, steps: u64, rip: u64) -> Option<u64> {
+        if steps >= self.aim.steps || self.aim.rip == Some(rip) {
+            return None;
+        }
+        self.step_on(steps);
+        Some(self.heed(self.wanted))
+    }
+
+    /// The run is over.
+    pub(crate) fn end(&mut self) {
+        (self.aim, self.aim_end) = (Aim::NONE, u64::MAX);
+    }
+}
