@@ -80,12 +80,21 @@ pub(crate) fn come_back(c: &mut Cpu, op: &Op) {
     }
 }
 
-/// Whether another iteration may start: nothing wants the boundary, no trap waits for it (MOV SS can have held one back until this
-/// instruction), and the stop is not reached.
+/// Whether something waits for the boundary between two iterations: an access that wants attention, a trap or an interrupt that an
+/// STI or MOV SS before this instruction held back until now, single step.
+#[inline(always)]
+fn boundary_wanted(c: &Cpu) -> bool {
+    c.limit == 0
+        || c.debug_traps != 0
+        || c.single_steps()
+        || c.attention.interrupt && c.interrupts_on()
+        || c.attention.nmi && !c.s.nmi_blocked
+}
+
+/// Whether another iteration may start: nothing waits for the boundary, and the stop is not reached.
 #[inline(always)]
 fn may_go_on(c: &Cpu) -> bool {
-    let wanted = c.limit == 0 || c.debug_traps != 0 || c.single_steps();
-    !wanted && c.count + u64::from(c.nth) + 1 < c.attention.stop
+    !boundary_wanted(c) && c.count + u64::from(c.nth) + 1 < c.attention.stop
 }
 
 /// The linear address that RDI points to; always ES.
@@ -101,9 +110,8 @@ fn destination<W: Width>(c: &mut Cpu, op: &Op, write: bool) -> R<u64> {
 
 /// How many iterations a bulk step may make now: what RCX and the stop allow.
 fn bulk_limit(c: &Cpu, op: &Op) -> u64 {
-    let plain =
-        op.has(REP | REPNE) && c.system_flags & DF == 0 && op.address_mask == u64::MAX && !c.single_steps();
-    if !plain || c.limit == 0 || c.debug_traps != 0 {
+    let plain = op.has(REP | REPNE) && c.system_flags & DF == 0 && op.address_mask == u64::MAX;
+    if !plain || boundary_wanted(c) {
         return 0;
     }
     c.regs[1].min((c.attention.stop - c.count).saturating_sub(u64::from(c.nth)))

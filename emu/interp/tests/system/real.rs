@@ -109,6 +109,14 @@ fn shadows_hold_interrupts_off_for_one_instruction() {
         assert_eq!(g.vector(), 0x50);
         assert_eq!(g.frame::<2>(1), [CODE + at], "{code:x?}");
     }
+    // A repetition in the shadow makes one iteration (SDM 2B, REP: interrupts are taken between iterations).
+    let mut g = Guest::real();
+    (g.state.gpr[1], g.state.gpr[7]) = (100, 0x8000);
+    g.poke(g.state.rip, &[0xfb, 0xf3, 0xaa, 0x90]); // sti; rep stosb; nop
+    g.run_for(1);
+    g.outside.interrupt = Some(0x50);
+    g.run_for(20);
+    assert_eq!((g.vector(), g.state.gpr[1], g.frame::<2>(1)[0]), (0x50, 99, CODE + 1));
 }
 
 /// SDM 3A 9.9.1: LGDT, CR0.PE, a far jump, and the code is 32-bit.
