@@ -6,6 +6,7 @@
 pub mod child;
 pub mod gemel;
 pub mod guest;
+pub mod kernel;
 pub mod pair;
 pub mod results;
 pub mod terminal;

@@ -1,0 +1,79 @@
+//! Recording a kernel, replaying it, and comparing the two.
+
+use anyhow::{Context, Result, ensure};
+use gemel_system_tests::child::Bounded;
+use gemel_system_tests::gemel::gemel;
+use gemel_system_tests::kernel::Kernel;
+use gemel_system_tests::results;
+use libtest_mimic::Completion;
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+/// For one run, which takes a second where nothing is wrong.
+const LIMIT: Duration = Duration::from_secs(120);
+/// A kernel writes 0 to the debug-exit port: twice the value plus one.
+const GUEST_IS_CONTENT: i32 = 1;
+
+/// What a run left
+struct Outcome {
+    /// What the kernel printed
+    serial: Vec<u8>,
+    /// What `--json` printed
+    report: Value,
+    /// What `--digests` wrote
+    digests: String,
+}
+
+/// Runs a command line of `gemel` to the end that a kernel makes, with outputs in `folder` under `name`.
+fn finish(command: &mut Command, exit: i32, folder: &Path, name: &str) -> Result<Outcome> {
+    let file = |what: &str| folder.join(format!("{name}.{what}"));
+    command.arg("--json").arg("--digests").arg(file("digests"));
+    command.arg("--serial").arg(format!("file:{}", file("serial").display()));
+    let finished = Bounded::start(command, LIMIT)?.finish()?;
+    ensure!(
+        finished.status.code() == Some(exit),
+        "{name}: {}: {command:?}\n{}\n{}",
+        finished.status,
+        finished.stdout,
+        finished.stderr
+    );
+    Ok(Outcome {
+        serial: fs::read(file("serial"))?,
+        report: serde_json::from_str(&finished.stdout).context("the output with --json is not JSON")?,
+        digests: fs::read_to_string(file("digests"))?,
+    })
+}
+
+/// Records a kernel with further options, and judges what it printed.
+fn record(kernel: &Kernel, options: &[&str], folder: &Path) -> Result<Outcome> {
+    let mut command = gemel("record")?;
+    kernel.arguments(&mut command, folder)?;
+    command.args(options).arg("-o").arg(folder.join("run.gml"));
+    let recorded = finish(&mut command, GUEST_IS_CONTENT, folder, "record")?;
+    results::check(&kernel.expected, &recorded.serial)?;
+    Ok(recorded)
+}
+
+/// Replays what was recorded, which must be the same run.
+fn replay(recorded: &Outcome, options: &[&str], folder: &Path) -> Result<Outcome> {
+    let replayed = finish(gemel("replay")?.arg(folder.join("run.gml")).args(options), 0, folder, "replay")
+        .with_context(|| format!("replay {options:?}"))?;
+    ensure!(replayed.serial == recorded.serial, "replay {options:?} printed something else");
+    ensure!(replayed.digests == recorded.digests, "replay {options:?} has other digests");
+    for what in ["rip", "digest"] {
+        let (one, other) = (&recorded.report[what], &replayed.report[what]);
+        ensure!(!one.is_null() && one == other, "{what} differs at the end: {one} and {other}");
+    }
+    Ok(replayed)
+}
+
+/// On the interpreter, counting instructions.
+pub fn interpreted(name: &str) -> Result<Completion> {
+    let (kernel, folder) = (Kernel::obtain(name)?, tempfile::tempdir()?);
+    let recorded = record(&kernel, &["--clock", "free"], folder.path())?;
+    replay(&recorded, &[], folder.path())?;
+    Ok(Completion::Completed)
+}
