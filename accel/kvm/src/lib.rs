@@ -2,3 +2,5 @@
 //!
 //! Not responsible for: devices, interrupt controllers and timers (the machine's own, in user space), what an instruction does that
 //! KVM cannot execute (an assistant, handed in, does it).
+
+pub mod placement;
