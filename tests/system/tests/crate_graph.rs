@@ -53,6 +53,8 @@ const TESTS_MAY_ALSO_USE: &[(&str, &[&str])] = &[
     ("gemel-interp", &["gemel-devices", "gemel-system-tests"]),
     // Differences are put into a real engine, and must be found there.
     ("gemel-diverge", &["gemel-interp"]),
+    // The same guest runs on both engines, and every access must be the same; the interpreter is the assistant, too.
+    ("gemel-kvm", &["gemel-interp", "gemel-devices"]),
 ];
 
 /// Crates that call the kernel, not a C library that would have to be installed.

@@ -1,0 +1,47 @@
+//! What this host's KVM does otherwise than the hardware it stands for, as far as the engine can work around it.
+//!
+//! Not responsible for: finding it out in full (the passport does), leaks that nothing here can close.
+
+use std::fs;
+use std::path::Path;
+
+/// Which code KVM runs on the CPU itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Native {
+    /// All of it.
+    All,
+    /// 64-bit code of ring 3 only. The rest goes through the kernel's instruction emulator, slowly and not completely.
+    User64,
+}
+
+/// How a host's KVM is to be used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Quirks {
+    /// What is run by KVM at all; the assistant executes the rest.
+    pub native: Native,
+    /// KVM leaves at the first boundary at which an interrupt can be taken, and not some time after it.
+    pub exact_window: bool,
+    /// Guest page tables are shadowed: what others write into them reaches the shadow only when that is thrown away.
+    pub shadow_paging: bool,
+}
+
+impl Quirks {
+    /// A KVM on VT-x or AMD-V with nested page tables.
+    pub const HARDWARE: Self = Self { native: Native::All, exact_window: true, shadow_paging: false };
+
+    /// A software KVM (PVM): ring 3 runs on the CPU, everything else in an emulator that looks for interrupts now and then.
+    pub const SOFTWARE: Self = Self { native: Native::User64, exact_window: false, shadow_paging: true };
+
+    /// What the loaded modules say of this host.
+    pub fn of_host() -> Self {
+        let loaded = |module: &str| Path::new("/sys/module").join(module).exists();
+        if loaded("kvm_pvm") {
+            return Self::SOFTWARE;
+        }
+        let nested_paging = ["kvm_intel/parameters/ept", "kvm_amd/parameters/npt"].iter().any(|parameter| {
+            let said = fs::read_to_string(Path::new("/sys/module").join(parameter)).unwrap_or_default();
+            matches!(said.trim(), "Y" | "1")
+        });
+        Self { shadow_paging: !nested_paging, ..Self::HARDWARE }
+    }
+}

@@ -1,0 +1,190 @@
+//! The loop: at each boundary, who goes on, and what is delivered first.
+//!
+//! Not responsible for: exits (`exits`), what the assistant is called for (`assist`).
+
+use crate::engine::{Home, Kvm};
+use crate::figures::{Assist, Leaving};
+use crate::left::Left;
+use crate::quirks::Native;
+use gemel_machine::{Aim, Attention, CpuIo, EngineError, Exit};
+use gemel_x86::CpuState;
+use gemel_x86::control::EFER_LMA;
+use gemel_x86::flags::IF;
+use gemel_x86::segment::{CS, attr};
+
+/// Where a run stands.
+pub(crate) struct Going {
+    /// What the machine wants.
+    pub want: Attention,
+    /// The last thing that happened was an exit: its count names this boundary.
+    pub at_exit: bool,
+}
+
+/// What a part of the loop leads to.
+pub(crate) enum Next {
+    Boundary(Going),
+    Return(Exit),
+}
+
+impl Kvm {
+    pub(crate) fn run_on(&mut self, io: &mut dyn CpuIo) -> Result<Exit, EngineError> {
+        if self.aim != Aim::NONE {
+            return self.run_aimed(io);
+        }
+        let mut going = Going { want: io.attention(gemel_machine::Vcpu::position(self)), at_exit: false };
+        loop {
+            if self.shut_down {
+                return Ok(Exit::Shutdown);
+            }
+            if gemel_machine::Vcpu::position(self).count >= going.want.stop {
+                return Ok(Exit::Stop);
+            }
+            match self.kick.kicks() {
+                0 => {}
+                // The boundary after an exit has a name: better there than between two.
+                1 if going.at_exit => return Ok(Exit::Stop),
+                1 => {}
+                _ => {
+                    self.figures.kicked();
+                    self.settle(io)?;
+                    return Ok(Exit::Yield);
+                }
+            }
+            let next = match self.home {
+                Home::Assistant => self.go_on_in_assistant(going.want, io)?,
+                Home::Kvm => self.go_on_in_kvm(going.want, io)?,
+            };
+            match next {
+                Next::Boundary(new) => going = new,
+                Next::Return(exit) => return Ok(exit),
+            }
+        }
+    }
+
+    /// Whether this KVM runs code of the state's mode on the CPU.
+    fn is_native(&self, state: &CpuState) -> bool {
+        match self.quirks.native {
+            Native::All => true,
+            Native::User64 => state.cpl == 3 && state.efer & EFER_LMA != 0 && state.seg[CS].has(attr::L),
+        }
+    }
+
+    /// The state is with the assistant: it stays there while something waits that KVM would not do exactly.
+    fn go_on_in_assistant(&mut self, want: Attention, io: &mut dyn CpuIo) -> Result<Next, EngineError> {
+        let state = self.assistant.save()?;
+        let waits = want.nmi
+            || (want.interrupt && (!self.quirks.exact_window || self.quirks.native == Native::User64));
+        if state.halted || state.pending_debug != 0 || state.shadow != 0 || waits {
+            return self.assist(Assist::Delivery, self.stretch, io);
+        }
+        if !self.is_native(&state) {
+            return self.assist(Assist::Mode, crate::assist::LONG, io);
+        }
+        self.move_to_kvm(&state, io)?;
+        Ok(Next::Boundary(Going { want, at_exit: false }))
+    }
+
+    fn go_on_in_kvm(&mut self, want: Attention, io: &mut dyn CpuIo) -> Result<Next, EngineError> {
+        let takes_interrupts = self.guest.regs.rflags & IF != 0;
+        if self.halted && !want.nmi && !(want.interrupt && takes_interrupts) {
+            return Ok(Next::Return(if takes_interrupts { Exit::Halted } else { Exit::HaltedForGood }));
+        }
+        if want.nmi {
+            self.move_to_assistant()?;
+            return self.assist(Assist::Delivery, self.stretch, io);
+        }
+        let user_only = self.quirks.native == Native::User64;
+        if user_only && !self.is_native_here() {
+            self.move_to_assistant()?;
+            return self.assist(Assist::Mode, crate::assist::LONG, io);
+        }
+        if want.interrupt {
+            let events = &self.guest.events;
+            let free = events.interrupt.shadow == 0
+                && events.interrupt.injected == 0
+                && events.exception.injected == 0
+                && events.exception.pending == 0;
+            if takes_interrupts && free && !user_only {
+                self.halted = false;
+                return self.take_interrupt(io);
+            }
+            if user_only || !self.quirks.exact_window {
+                self.move_to_assistant()?;
+                return self.assist(Assist::Window, self.stretch, io);
+            }
+        }
+        self.guest.want_window(want.interrupt);
+        self.enter(want, io)
+    }
+
+    fn is_native_here(&self) -> bool {
+        let sregs = &self.guest.sregs;
+        self.guest.privilege() == 3 && sregs.efer & EFER_LMA != 0 && sregs.cs.l != 0
+    }
+
+    /// The guest takes the interrupt that waits.
+    fn take_interrupt(&mut self, io: &mut dyn CpuIo) -> Result<Next, EngineError> {
+        let at = gemel_machine::Vcpu::position(self);
+        let (vector, want) = io.acknowledge_irq(at);
+        if self.count >= want.stop {
+            // The boundary after the delivery is where the machine wants to be, and KVM delivers only on its way further.
+            self.deliver_with_assistant(vector, io)?;
+            return Ok(Next::Boundary(Going { want, at_exit: false }));
+        }
+        self.figures.injected();
+        self.guest.interrupt(vector)?;
+        self.guest.want_window(want.interrupt);
+        self.enter(want, io)
+    }
+
+    /// Lets the guest run in KVM until it leaves, and does what it left for.
+    fn enter(&mut self, mut want: Attention, io: &mut dyn CpuIo) -> Result<Next, EngineError> {
+        let priority = io.cr8_read(gemel_machine::Vcpu::position(self));
+        self.guest.set_cr8(priority);
+        self.guest.single_step(self.quirks.native == Native::User64)?;
+        self.entries += 1;
+        let left = self.guest.enter()?;
+        self.figures.left(kind_of(&left));
+        let now = self.guest.cr8();
+        if now != priority {
+            want = io.cr8_write(gemel_machine::Vcpu::position(self), now);
+        }
+        self.handle(left, want, io)
+    }
+
+    /// A run ends between two exits: whatever KVM has begun is finished, or was not begun.
+    fn settle(&mut self, io: &mut dyn CpuIo) -> Result<(), EngineError> {
+        if self.home == Home::Assistant {
+            return Ok(());
+        }
+        // KVM's emulator ends a repetition by executing the instruction once more with nothing left to do.
+        if let Some(next) = self.guest.view().next()
+            && crate::before::is_over(&next, self.guest.regs.rcx)
+        {
+            let regs = kvm_bindings::kvm_regs { rip: next.next_ip(), ..self.guest.regs };
+            self.guest.set_regs(regs);
+        }
+        // An exception that waits comes again with its instruction; an interrupt does not.
+        let interrupt = self.guest.events.interrupt;
+        if interrupt.injected != 0 && interrupt.soft == 0 {
+            self.deliver_with_assistant(interrupt.nr, io)?;
+        }
+        Ok(())
+    }
+}
+
+fn kind_of(left: &Left) -> Leaving {
+    match left {
+        Left::Port(access) if access.write => Leaving::PortWrite,
+        Left::Port(_) => Leaving::PortRead,
+        Left::Mmio(access) if access.write => Leaving::MmioWrite,
+        Left::Mmio(_) => Leaving::MmioRead,
+        Left::Msr => Leaving::Msr,
+        Left::Halted => Leaving::Halt,
+        Left::Window => Leaving::Window,
+        Left::CannotEmulate => Leaving::CannotEmulate,
+        Left::Debug => Leaving::Debug,
+        Left::Interrupted => Leaving::Kick,
+        Left::Shutdown | Left::Priority | Left::Unexpected(..) => Leaving::Other,
+    }
+}
