@@ -26,7 +26,7 @@ pub use bus::{Bus, PowerEvent};
 pub use clock::{Clock, Reckoning, TimeBase};
 pub use device::{Device, DeviceCx, Section, SectionError};
 pub use digest::Digest;
-pub use machine::{Machine, Missed, Pause, RunError};
+pub use machine::{Machine, Pause, RunError};
 pub use nothing::Nothing;
 pub use position::{CountKind, Landing, Position, VirtTime};
 pub use ram::{GuestRam, PAGE_SIZE, RamError};

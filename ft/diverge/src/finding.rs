@@ -243,7 +243,7 @@ impl Finding {
             instruction,
             after,
             ended: [ending(&arrivals.0), ending(&arrivals.1)],
-            last_entry: [0, 1].map(|n| before.bookmarks[n].progress.last_entry().map(str::to_owned)),
+            last_entry: [0, 1].map(|n| before.bookmarks[n].progress.last_entry()),
             entry,
             outputs: (outputs[0] != outputs[1]).then_some(outputs),
             cpu,
