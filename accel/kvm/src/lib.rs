@@ -19,6 +19,7 @@ mod kick;
 mod left;
 mod memory;
 mod msr_filter;
+pub mod passport;
 pub mod placement;
 mod quirks;
 mod run;

@@ -500,7 +500,6 @@ pub fn offered(model: &CpuModel, code: Code) -> bool {
         | C::PAUSE
         | C::SSE
         | C::SSE2
-        | C::TSC
         | C::SEP
         | C::PREFETCHW
         | C::RDPMC
@@ -515,6 +514,7 @@ pub fn offered(model: &CpuModel, code: Code) -> bool {
         C::POPCNT => model.has(Feature::POPCNT),
         C::CMPXCHG16B => model.has(Feature::CX16),
         C::FSGSBASE => model.has(Feature::FSGSBASE),
+        C::TSC => model.has(Feature::TSC),
         C::RDTSCP => model.has(Feature::RDTSCP),
         C::SMAP => model.has(Feature::SMAP),
         C::XSAVE => model.has(Feature::XSAVE),

@@ -88,6 +88,8 @@ bitflags! {
         const AVX512DQ = 1 << 37;
         /// AVX-512 on 128 and 256 bits.
         const AVX512VL = 1 << 38;
+        /// The time-stamp counter. Without it there is no RDTSCP, TSC_ADJUST or TSC-deadline mode either.
+        const TSC = 1 << 39;
     }
 }
 
@@ -110,7 +112,8 @@ impl CpuModel {
         use Feature as F;
         Self {
             name: "x86-64-v2",
-            features: F::CX16
+            features: F::TSC
+                | F::CX16
                 | F::SSE3
                 | F::SSSE3
                 | F::SSE4_1
@@ -175,6 +178,9 @@ impl CpuModel {
                 Feature::from_name(&upper).ok_or_else(|| format!("unknown CPU feature '{name}'"))?;
             model.features.set(feature, on);
         }
+        if !model.has(Feature::TSC) {
+            model.features -= Feature::RDTSCP | Feature::TSC_ADJUST | Feature::TSC_DEADLINE;
+        }
         Ok(model)
     }
 
@@ -235,7 +241,7 @@ impl CpuModel {
                 _ => [0; 4],
             },
             // TSC = crystal (1 GHz) * 1 / 1.
-            0x15 => [1, 1, self.tsc_hz as u32, 0],
+            0x15 if self.has(Feature::TSC) => [1, 1, self.tsc_hz as u32, 0],
             0x16 => {
                 let mhz = (self.tsc_hz / 1_000_000) as u32;
                 [mhz, mhz, 100, 0]
@@ -267,7 +273,7 @@ impl CpuModel {
                 })
             }
             // Invariant TSC.
-            0x8000_0007 => [0, 0, 0, 1 << 8],
+            0x8000_0007 => [0, 0, 0, self.bit(Feature::TSC, 8)],
             // 40 physical bits, 48 linear; x87 error pointers are saved and restored always.
             0x8000_0008 => [48 << 8 | 40, 1 << 2, 0, 0],
             _ => [0; 4],
@@ -302,8 +308,8 @@ impl CpuModel {
     }
 
     fn leaf_1_edx(&self, apic_enabled: bool) -> u32 {
-        // FPU VME DE PSE TSC MSR PAE MCE CX8 SEP MTRR PGE MCA CMOV PAT PSE36 CLFSH MMX FXSR SSE SSE2
-        0x0783_f9ff & !(1 << 9) | 1 << 12 | u32::from(apic_enabled) << 9
+        // FPU VME DE PSE MSR PAE MCE CX8 SEP MTRR PGE MCA CMOV PAT PSE36 CLFSH MMX FXSR SSE SSE2
+        0x0783_f9ef & !(1 << 9) | self.bit(Feature::TSC, 4) | 1 << 12 | u32::from(apic_enabled) << 9
     }
 
     fn leaf_7_ebx(&self) -> u32 {
@@ -346,8 +352,9 @@ impl CpuModel {
             (Feature::XSAVE, CR4_OSXSAVE),
             (Feature::SMEP, CR4_SMEP),
             (Feature::SMAP, CR4_SMAP),
+            (Feature::TSC, CR4_TSD),
         ];
-        offered.iter().filter(|(f, _)| self.has(*f)).fold(0x7ff, |mask, (_, bit)| mask | bit)
+        offered.iter().filter(|(f, _)| self.has(*f)).fold(0x7fb, |mask, (_, bit)| mask | bit)
     }
 }
 
@@ -362,6 +369,9 @@ mod tests {
         assert_eq!(CpuModel::parse(&m.text()), Ok(m));
         let m = CpuModel::parse("x86-64-v3,-rdrand,+vaes").unwrap();
         assert_eq!(m.text(), "x86-64-v3,-rdrand,+vaes");
+        assert_eq!(CpuModel::parse(&m.text()), Ok(m));
+        let m = CpuModel::parse("x86-64-v2,-tsc").unwrap();
+        assert!(!m.has(Feature::TSC) && !m.has(Feature::RDTSCP) && !m.has(Feature::TSC_DEADLINE));
         assert_eq!(CpuModel::parse(&m.text()), Ok(m));
         assert!(CpuModel::parse("x86-64-v9").is_err() && CpuModel::parse("x86-64-v2,+warp").is_err());
     }

@@ -22,6 +22,7 @@ Exit codes:
   6      trouble with the host during the run
   7      the other side of the pair has the guest: this one stopped
   8      the log is cut off: replayed up to its last whole entry
+  10     check --against: the two hosts fit on no engine
   2v+1   the guest wrote v to the debug-exit port
   128+n  ended by signal n";
 
@@ -50,6 +51,10 @@ pub enum Ending {
     Lost,
     /// The guest ended at the pair's other side.
     PeerEnded,
+    /// The host was checked.
+    Checked,
+    /// It was checked against another, and the two can do nothing together.
+    Unlike,
 }
 
 impl Ending {
@@ -72,7 +77,11 @@ impl Ending {
     /// The process's exit code.
     pub fn code(&self) -> u8 {
         match self {
-            Self::Guest(Pause::Power(PowerEvent::Off)) | Self::Limit | Self::LogEnd | Self::PeerEnded => 0,
+            Self::Guest(Pause::Power(PowerEvent::Off))
+            | Self::Limit
+            | Self::LogEnd
+            | Self::PeerEnded
+            | Self::Checked => 0,
             Self::Guest(Pause::Power(PowerEvent::Reset) | Pause::TripleFault) => 3,
             // As QEMU's isa-debug-exit.
             Self::Guest(Pause::Power(PowerEvent::DebugExit(value))) => (value << 1 | 1) as u8,
@@ -84,6 +93,7 @@ impl Ending {
             Self::Lost => 7,
             Self::LogDamaged(_) => BAD_INPUT,
             Self::LogCut => 8,
+            Self::Unlike => 10,
         }
     }
 
@@ -106,6 +116,8 @@ impl Ending {
             Self::Host(_) => "host-error",
             Self::Lost => "lost",
             Self::PeerEnded => "peer-ended",
+            Self::Checked => "checked",
+            Self::Unlike => "unlike",
         }
     }
 }
@@ -129,6 +141,8 @@ impl fmt::Display for Ending {
             Self::LogCut => f.write_str("the log is cut off; replayed up to its last whole entry"),
             Self::Lost => f.write_str("the other side of the pair has the guest; this one stopped"),
             Self::PeerEnded => f.write_str("the guest ended at the primary"),
+            Self::Checked => f.write_str("the host was checked"),
+            Self::Unlike => f.write_str("the two hosts cannot be a pair on any engine"),
             Self::LogDamaged(report) | Self::Diverged(report) | Self::Host(report) => f.write_str(report),
         }
     }

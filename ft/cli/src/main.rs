@@ -3,6 +3,7 @@
 //! Not responsible for: anything but options, putting the parts together, and telling how it ended. One file for each
 //! subcommand.
 
+mod check;
 mod console;
 mod copies;
 mod demo;
@@ -67,6 +68,9 @@ enum Command {
     /// Finds where two recorded runs part, by their logs' entries and by their machines' states
     #[command(after_help = exit::TABLE)]
     Diff(diff::Args),
+    /// The host's passport: what its KVM does with a guest, and whether another host fits
+    #[command(after_help = exit::TABLE)]
+    Check(check::Args),
     /// Looks into logs
     Log {
         #[command(subcommand)]
@@ -92,6 +96,7 @@ fn main() -> ExitCode {
             Command::Demo(args) => demo::run(args),
             Command::Verify(args) => verify::run(args),
             Command::Diff(args) => diff::run(args),
+            Command::Check(args) => check::run(args),
             Command::Log { command: LogCommand::Show(args) } => log_show::run(args),
         },
         Err(e) if e.use_stderr() && e.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {

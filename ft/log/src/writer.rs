@@ -22,8 +22,6 @@ pub enum Class {
     Digest,
     /// Answers to the vCPU.
     Answer,
-    /// Sampled times, and where the machine stood when it was told one.
-    Time,
     /// The end.
     Other,
 }
@@ -39,8 +37,6 @@ pub struct ByteCounts {
     pub digest: u64,
     /// Answers to the vCPU.
     pub answers: u64,
-    /// Sampled times, and where the machine stood when it was told one.
-    pub times: u64,
     /// Header and end.
     pub other: u64,
 }
@@ -53,15 +49,14 @@ impl ByteCounts {
             Class::Disk => &mut self.disk,
             Class::Digest => &mut self.digest,
             Class::Answer => &mut self.answers,
-            Class::Time => &mut self.times,
             Class::Other => &mut self.other,
         } += bytes;
     }
 
     /// All bytes.
     pub fn total(&self) -> u64 {
-        let Self { input, disk, digest, answers, times, other } = *self;
-        input + disk + digest + answers + times + other
+        let Self { input, disk, digest, answers, other } = *self;
+        input + disk + digest + answers + other
     }
 }
 

@@ -4,6 +4,7 @@
 //! Not responsible for: whole operating systems (`tests/system`).
 
 mod bad_input;
+mod check;
 mod compare;
 mod coprocessor;
 mod endings;

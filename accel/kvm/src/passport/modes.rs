@@ -1,0 +1,101 @@
+//! Probes of one mode: who executes it, and where its guest can be stopped.
+//!
+//! Not responsible for: single instructions (`instructions`).
+
+use super::facts::Stopped;
+use super::guests;
+use super::probes::{Bench, unexpected};
+use super::sandbox::{Left, Probe};
+use super::stage::{CODE, Mode};
+use super::watchdog::processor_time;
+use kvm_bindings::{KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_HW_BP};
+use std::time::Duration;
+
+/// A loop must take this long to be judged by its time.
+const ENOUGH: Duration = Duration::from_millis(8);
+
+/// RFLAGS.IF.
+const IF: u64 = 1 << 9;
+/// The instruction that a breakpoint is set on: the third.
+const THIRD: u64 = CODE + 2;
+
+/// Millions of instructions a second in a loop of two.
+///
+/// # Errors
+/// Why the loop did not run.
+pub fn rate(bench: &Bench, mode: Mode) -> Probe<f64> {
+    let mut sandbox = bench.sandbox()?;
+    // The largest count takes a CPU at 1 GHz a quarter of a second.
+    for shift in [8, 14, 20, 24, 28] {
+        sandbox.load(mode, guests::countdown(), |regs, _| regs.rcx = 1 << shift)?;
+        let started = processor_time();
+        let left = sandbox.run()?;
+        let took = processor_time() - started;
+        if left != Left::Done {
+            return unexpected(left);
+        }
+        if took >= ENOUGH || shift == 28 {
+            return Ok(((2u64 << shift) as f64 / took.as_secs_f64() / 1e5).round() / 10.0);
+        }
+    }
+    Err("no loop was long enough".into())
+}
+
+/// Single steps: two in a row.
+///
+/// # Errors
+/// Why the program did not run.
+pub fn single_step(bench: &Bench, mode: Mode) -> Probe<Stopped> {
+    let mut sandbox = bench.sandbox()?;
+    sandbox.load(mode, guests::three_nops(), |_, _| ())?;
+    sandbox.debug(KVM_GUESTDBG_SINGLESTEP, &[])?;
+    for step in 1..=2 {
+        let left = sandbox.run()?;
+        let rip = sandbox.regs()?.rip;
+        match left {
+            Left::Debug if rip == CODE + step => {}
+            Left::Debug => return Ok(Stopped::Late),
+            Left::Done => return Ok(Stopped::Never),
+            left => return unexpected(left),
+        }
+    }
+    Ok(Stopped::Exactly)
+}
+
+/// A hardware breakpoint on the third instruction.
+///
+/// # Errors
+/// Why the program did not run.
+pub fn breakpoint(bench: &Bench, mode: Mode) -> Probe<Stopped> {
+    let mut sandbox = bench.sandbox()?;
+    sandbox.load(mode, guests::three_nops(), |_, _| ())?;
+    sandbox.debug(KVM_GUESTDBG_USE_HW_BP, &[THIRD])?;
+    let left = sandbox.run()?;
+    match left {
+        Left::Debug if sandbox.regs()?.rip == THIRD => Ok(Stopped::Exactly),
+        Left::Debug => Ok(Stopped::Late),
+        Left::Done => Ok(Stopped::Never),
+        left => unexpected(left),
+    }
+}
+
+/// The exit at the first boundary where an interrupt can be taken: after STI's shadow at ring 0, at once at ring 3.
+///
+/// # Errors
+/// Why the program did not run.
+pub fn window(bench: &Bench, mode: Mode) -> Probe<Stopped> {
+    let mut sandbox = bench.sandbox()?;
+    let program = if mode.is_user() { guests::in_window() } else { guests::open_window() };
+    sandbox.load(mode, program, |regs, _| {
+        regs.rcx = 100_000;
+        regs.rflags |= if mode.is_user() { IF } else { 0 };
+    })?;
+    sandbox.vcpu.get_kvm_run().request_interrupt_window = 1;
+    let left = sandbox.run()?;
+    match left {
+        Left::Window if sandbox.regs()?.rax == 0 => Ok(Stopped::Exactly),
+        Left::Window => Ok(Stopped::Late),
+        Left::Done => Ok(Stopped::Never),
+        left => unexpected(left),
+    }
+}
