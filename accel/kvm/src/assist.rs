@@ -13,10 +13,6 @@ use gemel_machine::{Aim, Attention, CpuIo, EngineError, Exit, Position, Query};
 use gemel_x86::{CpuState, msr};
 use kvm_bindings::kvm_regs;
 
-/// Steps after an instruction that the assistant was called for: about as long as the moves take.
-pub(crate) const SHORT: u64 = 256;
-/// Steps where KVM is of no use for the time being.
-pub(crate) const LONG: u64 = 4096;
 /// Entries to KVM since the last move below which the assistant was left too early.
 const FEW: u64 = 4;
 /// KVM finishes an access in at most so many pieces.
@@ -62,8 +58,12 @@ impl Kvm {
     }
 
     /// The assistant has the state from now on.
-    fn hand_over(&mut self, state: &CpuState) -> Result<(), EngineError> {
-        self.stretch = if self.entries < FEW { (self.stretch * 2).min(LONG) } else { SHORT };
+    pub(crate) fn hand_over(&mut self, state: &CpuState) -> Result<(), EngineError> {
+        self.stretch = if self.entries < FEW {
+            (self.stretch * 2).min(self.quirks.longest_stretch)
+        } else {
+            self.quirks.stretch
+        };
         self.figures.moved();
         self.assistant.restore(state)?;
         self.home = Home::Assistant;

@@ -5,7 +5,8 @@
 //! At some exits KVM's registers are those before the instruction, at others it has already gone on: after every store that its emulator
 //! made (Linux, `x86_emulate_instruction`: registers are written back unless a read waits). Positions name the instruction, so it is
 //! looked for backwards: its length is one at which the bytes decode to exactly it, with the port or address, size and value that left.
-//! Where more than one length fits, bytes in front could be prefixes without effect; no compiler makes those, and the shortest is taken.
+//! Where more than one length fits, bytes in front could be prefixes without effect; no compiler makes those, and the shortest is taken
+//! of each instruction.
 
 use crate::left::{MmioAccess, PortAccess};
 use crate::walk;
@@ -158,24 +159,11 @@ impl View<'_> {
 
     /// The store that KVM has gone past.
     pub(crate) fn before_store(&self, access: &MmioAccess) -> Option<Before> {
-        let mut info = InstructionInfoFactory::new();
-        let store = self.ending_here().find_map(|i| {
-            if is_string(&i) || i.is_stack_instruction() || i.flow_control() != FlowControl::Next {
-                return None;
-            }
-            let used = info.info(&i);
-            let [memory] = used.used_memory() else { return None };
-            let writes = memory.access() == OpAccess::Write
-                && used.used_registers().iter().all(|r| r.access() == OpAccess::Read)
-                && i.rflags_modified() == RflagsBits::NONE;
-            let operand = (0..i.op_count()).find(|n| i.op_kind(*n) == OpKind::Memory)?;
-            let here = self.operand(&i, operand, self.regs)?;
-            let size = i.memory_size().size() as u64;
-            // A wide store leaves in pieces.
-            let inside = (here..here + size).contains(&access.address) && u64::from(access.len) <= size;
-            let plain = here == access.address && size == u64::from(access.len) && aligned(access);
-            (writes && inside).then_some((i, plain))
-        });
+        // A prefix can be a part of the opcode (F3 makes MOVDQU of MMX's MOVQ): what decodes to another instruction with it has it.
+        let store = self
+            .ending_here()
+            .filter_map(|i| Some((i, self.store(&i, access)?)))
+            .reduce(|best, next| if next.0.code() == best.0.code() { best } else { next });
         if let Some((store, plain)) = store {
             return Some(Before { regs: kvm_regs { rip: store.ip(), ..*self.regs }, plain });
         }
@@ -194,6 +182,26 @@ impl View<'_> {
             return Some(Before { regs: self.before_iteration(&string), plain: false });
         }
         self.ending_here().find_map(|i| self.before_push(&i, access))
+    }
+
+    /// Whether an instruction is a store to memory, and this access its first: `Some(true)` when it is all of it.
+    fn store(&self, i: &Instruction, access: &MmioAccess) -> Option<bool> {
+        if is_string(i) || i.is_stack_instruction() || i.flow_control() != FlowControl::Next {
+            return None;
+        }
+        let mut factory = InstructionInfoFactory::new();
+        let used = factory.info(i);
+        let [memory] = used.used_memory() else { return None };
+        let operand = (0..i.op_count()).find(|n| i.op_kind(*n) == OpKind::Memory)?;
+        let size = i.memory_size().size() as u64;
+        let here = self.operand(i, operand, self.regs)?;
+        // A wide store leaves in pieces of eight bytes, one across pages in two.
+        let piece = u64::from(access.len) == size.min(8).min(0x1000 - (here & 0xfff));
+        let writes_only = memory.access() == OpAccess::Write
+            && used.used_registers().iter().all(|r| r.access() == OpAccess::Read)
+            && i.rflags_modified() == RflagsBits::NONE;
+        (writes_only && here == access.address && piece)
+            .then_some(size == u64::from(access.len) && aligned(access))
     }
 
     /// A PUSH whose stack is no RAM.

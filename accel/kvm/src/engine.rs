@@ -70,7 +70,7 @@ impl Kvm {
             quirks,
             kick: Kick::new(),
             figures: Arc::new(Figures::default()),
-            stretch: crate::assist::SHORT,
+            stretch: quirks.stretch,
             entries: 0,
         })
     }

@@ -9,6 +9,7 @@ use crate::engine::Kvm;
 use crate::error::KvmError;
 use crate::figures::Assist;
 use crate::left::{Left, MmioAccess, PortAccess};
+use crate::quirks::Native;
 use crate::run::{Going, Next};
 use gemel_machine::{Attention, CpuIo, EngineError, Exit, Position};
 use kvm_bindings::kvm_regs;
@@ -36,6 +37,14 @@ impl Kvm {
             Left::CannotEmulate => {
                 self.move_to_assistant()?;
                 self.assist(Assist::CannotEmulate, self.stretch, io)
+            }
+            Left::Shutdown if self.quirks.native == Native::User64 => {
+                let at = crate::user::exception(&self.guest.view(), self.guest.events.exception.nr);
+                self.guest.regs = at.regs;
+                let mut state = self.state()?;
+                state.pending_debug = at.pending_debug;
+                self.hand_over(&state)?;
+                self.assist(Assist::Exception, self.stretch, io)
             }
             Left::Shutdown => {
                 self.shut_down = true;

@@ -48,6 +48,8 @@ kinds! {
         CannotEmulate "not emulated",
         /// A single step or a breakpoint.
         Debug "debug stops",
+        /// A triple fault, or a way into ring 0 where that is closed.
+        Shutdown "shutdowns",
         /// A signal.
         Kick "kicks",
         /// Something else.
@@ -70,6 +72,8 @@ kinds! {
         Delivery "deliveries",
         /// Code of a mode that this KVM does not run on the CPU.
         Mode "modes",
+        /// Ring 3 raised an exception or a system call, and ring 0 is not run by this KVM.
+        Exception "ways into ring 0",
         /// A boundary that was aimed at.
         Aim "aims",
     }

@@ -9,20 +9,19 @@ use crate::before::View;
 use crate::error::{Asked, KvmError};
 use crate::left::{self, Left};
 use crate::memory::Memory;
-use crate::quirks::Quirks;
+use crate::quirks::{Native, Quirks};
 use crate::state::extended::Layout;
 use crate::state::{debug, events, extended, msrs, registers, system};
 use crate::walk;
-use crate::{cpuid, ioctl, msr_filter};
+use crate::{cpuid, ioctl, msr_filter, user};
 use gemel_machine::GuestRam;
 use gemel_machine::ram::PAGE_SIZE;
 use gemel_x86::control::{CR0_PG, CR4_PAE, CR4_PGE, EFER_LMA};
 use gemel_x86::{CpuModel, CpuState};
-use kvm_bindings::{
-    KVM_API_VERSION, kvm_guest_debug, kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcr, kvm_xcrs,
-};
-use kvm_bindings::{KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP, KVM_MAX_CPUID_ENTRIES};
+use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
+use kvm_bindings::{KVM_API_VERSION, kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcr, kvm_xcrs};
 use kvm_ioctls::{Cap, SyncReg, VcpuFd, VmFd};
+use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 
@@ -49,7 +48,6 @@ pub(crate) struct Guest {
     ran: bool,
     /// Nothing was given yet.
     empty: bool,
-    steps: bool,
 }
 
 impl Guest {
@@ -99,7 +97,6 @@ impl Guest {
             known: CpuState::default(),
             ran: false,
             empty: true,
-            steps: false,
         })
     }
 
@@ -174,32 +171,25 @@ impl Guest {
         ioctl::interrupt(&self.vcpu, vector)
     }
 
-    /// Leaves after every instruction, where this KVM can.
-    pub(crate) fn single_step(&mut self, on: bool) -> Result<(), KvmError> {
-        if self.steps != on {
-            let control = if on { KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP } else { 0 };
-            let request = kvm_guest_debug { control, ..Default::default() };
-            self.vcpu.set_guest_debug(&request).asked("KVM_SET_GUEST_DEBUG")?;
-            self.steps = on;
-        }
-        Ok(())
-    }
-
     /// Registers and memory, to look instructions up in.
     pub(crate) fn view(&self) -> View<'_> {
         View { ram: &self.ram, regs: &self.regs, sregs: &self.sregs }
     }
 
-    /// Ring 0 to 3.
-    pub(crate) fn privilege(&self) -> u8 {
-        system::privilege(&self.sregs, self.regs.rflags)
-    }
-
     /// The state as it is. An access that is open does not show.
     pub(crate) fn save(&mut self) -> Result<&mut CpuState, KvmError> {
         let state = &mut self.known;
-        system::save(&self.sregs, self.regs.rflags, state);
         registers::save(&self.regs, state);
+        if self.quirks.native == Native::User64 {
+            // Ring 3 can change no more than this, and the rest is not the guest's own (`user`).
+            system::save_segments(&self.sregs, self.regs.rflags, state);
+            if self.ran {
+                self.layout.save(&self.vcpu.get_xsave().asked("KVM_GET_XSAVE")?, state);
+                self.ran = false;
+            }
+            return Ok(state);
+        }
+        system::save(&self.sregs, self.regs.rflags, state);
         events::save(&self.events, state);
         if self.ran {
             self.layout.save(&self.vcpu.get_xsave().asked("KVM_GET_XSAVE")?, state);
@@ -224,7 +214,11 @@ impl Guest {
         }
         let all = std::mem::take(&mut self.empty);
         let known = if self.ran { self.save()?.clone() } else { self.known.clone() };
-        let sregs = system::of(state, cr8.into(), apic_base);
+        let mut sregs = system::of(state, cr8.into(), apic_base);
+        let mut held = Cow::Borrowed(state);
+        if self.quirks.native == Native::User64 {
+            user::close_ring_0(&mut sregs, held.to_mut());
+        }
         if !self.quirks.shadow_paging && state.cr0 & CR0_PG != 0 {
             // A change of CR4.PGE drops every translation (SDM 3A 4.10.4.1), KVM's own requests included.
             let other = kvm_sregs { cr4: sregs.cr4 ^ CR4_PGE, ..sregs };
@@ -242,7 +236,7 @@ impl Guest {
             ioctl::set_xsave(&self.vcpu, &self.layout.area(state))?;
         }
         if all || !msrs::same(&known, state) {
-            msrs::load(&self.vcpu, state)?;
+            msrs::load(&self.vcpu, &held)?;
         }
         if all || (known.dr, known.dr6, known.dr7) != (state.dr, state.dr6, state.dr7) {
             self.vcpu.set_debug_regs(&debug::of(state)).asked("KVM_SET_DEBUGREGS")?;

@@ -24,6 +24,7 @@ pub mod placement;
 mod quirks;
 mod run;
 mod state;
+mod user;
 mod walk;
 
 pub use engine::Kvm;

@@ -23,14 +23,31 @@ pub struct Quirks {
     pub exact_window: bool,
     /// Guest page tables are shadowed: what others write into them reaches the shadow only when that is thrown away.
     pub shadow_paging: bool,
+    /// How many steps the assistant goes on for after the instruction that it was called for: a move of the whole state costs more than
+    /// many interpreted instructions. The run is the same whatever this says.
+    pub stretch: u64,
+    /// The same where KVM is of no use for the time being.
+    pub longest_stretch: u64,
 }
 
 impl Quirks {
     /// A KVM on VT-x or AMD-V with nested page tables.
-    pub const HARDWARE: Self = Self { native: Native::All, exact_window: true, shadow_paging: false };
+    pub const HARDWARE: Self = Self {
+        native: Native::All,
+        exact_window: true,
+        shadow_paging: false,
+        stretch: 64,
+        longest_stretch: 4096,
+    };
 
     /// A software KVM (PVM): ring 3 runs on the CPU, everything else in an emulator that looks for interrupts now and then.
-    pub const SOFTWARE: Self = Self { native: Native::User64, exact_window: false, shadow_paging: true };
+    pub const SOFTWARE: Self = Self {
+        native: Native::User64,
+        exact_window: false,
+        shadow_paging: true,
+        stretch: 256,
+        longest_stretch: 4096,
+    };
 
     /// What the loaded modules say of this host.
     pub fn of_host() -> Self {

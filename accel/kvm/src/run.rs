@@ -8,8 +8,8 @@ use crate::left::Left;
 use crate::quirks::Native;
 use gemel_machine::{Aim, Attention, CpuIo, EngineError, Exit};
 use gemel_x86::CpuState;
-use gemel_x86::control::EFER_LMA;
-use gemel_x86::flags::IF;
+use gemel_x86::control::{CR0_EM, CR0_TS, EFER_LMA};
+use gemel_x86::flags::{IF, IOPL, TF};
 use gemel_x86::segment::{CS, attr};
 
 /// Where a run stands.
@@ -61,12 +61,13 @@ impl Kvm {
         }
     }
 
-    /// Whether this KVM runs code of the state's mode on the CPU.
+    /// Whether this KVM runs code of the state's mode on the CPU. A software KVM's ring 3 has no steps and breakpoints of the guest's own,
+    /// no #NM, and no I/O by privilege level.
     fn is_native(&self, state: &CpuState) -> bool {
-        match self.quirks.native {
-            Native::All => true,
-            Native::User64 => state.cpl == 3 && state.efer & EFER_LMA != 0 && state.seg[CS].has(attr::L),
-        }
+        let unlike =
+            state.rflags & (TF | IOPL) != 0 || state.dr7 & 0xff != 0 || state.cr0 & (CR0_TS | CR0_EM) != 0;
+        let user = state.cpl == 3 && state.efer & EFER_LMA != 0 && state.seg[CS].has(attr::L);
+        self.quirks.native == Native::All || (user && !unlike)
     }
 
     /// The state is with the assistant: it stays there while something waits that KVM would not do exactly.
@@ -78,7 +79,7 @@ impl Kvm {
             return self.assist(Assist::Delivery, self.stretch, io);
         }
         if !self.is_native(&state) {
-            return self.assist(Assist::Mode, crate::assist::LONG, io);
+            return self.assist(Assist::Mode, self.quirks.longest_stretch, io);
         }
         self.move_to_kvm(&state, io)?;
         Ok(Next::Boundary(Going { want, at_exit: false }))
@@ -96,7 +97,7 @@ impl Kvm {
         let user_only = self.quirks.native == Native::User64;
         if user_only && !self.is_native_here() {
             self.move_to_assistant()?;
-            return self.assist(Assist::Mode, crate::assist::LONG, io);
+            return self.assist(Assist::Mode, self.quirks.longest_stretch, io);
         }
         if want.interrupt {
             let events = &self.guest.events;
@@ -117,9 +118,9 @@ impl Kvm {
         self.enter(want, io)
     }
 
+    /// The same of the guest in KVM. Ring 3 cannot change more of it.
     fn is_native_here(&self) -> bool {
-        let sregs = &self.guest.sregs;
-        self.guest.privilege() == 3 && sregs.efer & EFER_LMA != 0 && sregs.cs.l != 0
+        self.guest.sregs.cs.l != 0 && self.guest.regs.rflags & TF == 0
     }
 
     /// The guest takes the interrupt that waits.
@@ -141,7 +142,6 @@ impl Kvm {
     fn enter(&mut self, mut want: Attention, io: &mut dyn CpuIo) -> Result<Next, EngineError> {
         let priority = io.cr8_read(gemel_machine::Vcpu::position(self));
         self.guest.set_cr8(priority);
-        self.guest.single_step(self.quirks.native == Native::User64)?;
         self.entries += 1;
         let left = self.guest.enter()?;
         self.figures.left(kind_of(&left));
@@ -185,6 +185,7 @@ fn kind_of(left: &Left) -> Leaving {
         Left::CannotEmulate => Leaving::CannotEmulate,
         Left::Debug => Leaving::Debug,
         Left::Interrupted => Leaving::Kick,
-        Left::Shutdown | Left::Priority | Left::Unexpected(..) => Leaving::Other,
+        Left::Shutdown => Leaving::Shutdown,
+        Left::Priority | Left::Unexpected(..) => Leaving::Other,
     }
 }

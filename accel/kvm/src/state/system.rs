@@ -47,10 +47,15 @@ fn is_protected(cr0: u64, rflags: u64) -> bool {
 
 /// A data segment. A null selector leaves a segment of which only the base counts, and hosts differ in what else they keep.
 fn save_data_segment(k: &kvm_segment) -> Segment {
-    if k.unusable != 0 || k.present == 0 || k.selector & !3 == 0 {
-        return Segment { selector: k.selector, attr: 0, limit: 0, base: k.base };
-    }
-    save_segment(k)
+    if is_unusable(k) || k.selector & !3 == 0 { nothing(k) } else { save_segment(k) }
+}
+
+fn is_unusable(k: &kvm_segment) -> bool {
+    k.unusable != 0 || k.present == 0
+}
+
+fn nothing(k: &kvm_segment) -> Segment {
+    Segment { selector: k.selector, attr: 0, limit: 0, base: k.base }
 }
 
 /// A segment in real mode, where a load sets selector and base and nobody can see the type: what was not loaded keeps its own, what was
@@ -108,8 +113,8 @@ pub(crate) fn privilege(sregs: &kvm_sregs, rflags: u64) -> u8 {
     }
 }
 
-/// Ours. `state` still has what was there before.
-pub(crate) fn save(sregs: &kvm_sregs, rflags: u64, state: &mut CpuState) {
+/// The segment registers and the privilege level. `state` still has what was there before.
+pub(crate) fn save_segments(sregs: &kvm_sregs, rflags: u64, state: &mut CpuState) {
     let s = sregs;
     let segments = [&s.es, &s.cs, &s.ss, &s.ds, &s.fs, &s.gs];
     let protected = is_protected(s.cr0, rflags);
@@ -120,9 +125,15 @@ pub(crate) fn save(sregs: &kvm_sregs, rflags: u64, state: &mut CpuState) {
             () => save_segment(k),
         };
     }
-    state.tr = save_segment(&s.tr);
-    state.ldtr = if protected { save_data_segment(&s.ldt) } else { save_segment(&s.ldt) };
-    (state.gdtr, state.idtr) = (save_table(&s.gdt), save_table(&s.idt));
     state.cpl = privilege(s, rflags);
+}
+
+/// Ours, all of it.
+pub(crate) fn save(sregs: &kvm_sregs, rflags: u64, state: &mut CpuState) {
+    let s = sregs;
+    save_segments(s, rflags, state);
+    state.tr = save_segment(&s.tr);
+    state.ldtr = if is_unusable(&s.ldt) { nothing(&s.ldt) } else { save_segment(&s.ldt) };
+    (state.gdtr, state.idtr) = (save_table(&s.gdt), save_table(&s.idt));
     (state.cr0, state.cr2, state.cr3, state.cr4, state.efer) = (s.cr0, s.cr2, s.cr3, s.cr4, s.efer);
 }

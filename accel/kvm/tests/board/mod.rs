@@ -5,10 +5,12 @@
 #![allow(clippy::unwrap_used, dead_code)] // each test uses a part of it
 
 use gemel_interp::Interp;
-use gemel_kvm::{Kvm, KvmError, Quirks};
+use gemel_kvm::{Kvm, KvmError, Native, Quirks};
 use gemel_machine::{Aim, Attention, CountKind, CpuIo, Exit, GuestRam, Position, Query, Vcpu};
 use gemel_x86::segment::{CS, SS};
 use gemel_x86::{CpuModel, CpuState, Segment, TableRegister};
+use iced_x86::IcedError;
+use iced_x86::code_asm::CodeAssembler;
 use std::sync::Arc;
 
 /// What the board heard, with the position.
@@ -220,12 +222,17 @@ pub fn compare(wanted: &Outcome, found: &Outcome) {
     assert_eq!(found.ram, wanted.ram, "RAM differs");
 }
 
-/// Ways to use the host: as hardware (KVM runs all that it can), and as this host is.
+/// Ways to use the host: KVM runs all that it can, with the assistant called for one step or for some; and as this host is.
 pub fn ways() -> Vec<Quirks> {
     let host = Quirks::of_host();
-    let all =
-        Quirks { shadow_paging: host.shadow_paging, exact_window: host.exact_window, ..Quirks::HARDWARE };
-    if host == all { vec![host] } else { vec![all, host] }
+    let all = Quirks { native: Native::All, ..host };
+    vec![
+        Quirks { stretch: 1, longest_stretch: 1, ..all },
+        Quirks { stretch: 5, longest_stretch: 5, ..all },
+        all,
+        Quirks { stretch: 1, longest_stretch: 1, ..host },
+        host,
+    ]
 }
 
 /// A state in real mode at CS:IP = 0:`ip`, with an empty stack below 0x7000.
@@ -254,4 +261,82 @@ pub fn protected_mode(eip: u64) -> CpuState {
 pub fn run_to(vcpu: &mut dyn Vcpu, board: &mut Board, aim: Aim) -> Exit {
     vcpu.aim(aim);
     vcpu.run(board).unwrap()
+}
+
+/// Page tables, descriptor tables and a task of a 64-bit guest: the first 2 MiB and [`WINDOW`] are mapped to themselves, for ring 3 too.
+pub fn long_mode_memory() -> Vec<(u64, Vec<u8>)> {
+    let words = |words: &[u64]| words.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<u8>>();
+    let flags = 0b111;
+    let window = (WINDOW >> 21 & 511) * 8;
+    let mut memory = vec![
+        (0x10000, words(&[0x11000 | flags])),
+        (0x11000, words(&[0x12000 | flags, 0, 0, 0x13000 | flags])),
+        (0x12000, words(&[0x80 | flags])),
+        (0x13000 + window, words(&[WINDOW | 0x80 | flags])),
+        // Null, code and data of ring 0, data and code of ring 3, a task.
+        (
+            GDT,
+            words(&[
+                0,
+                0x00af_9b00_0000_ffff,
+                0x00cf_9300_0000_ffff,
+                0x00cf_f300_0000_ffff,
+                0x00af_fb00_0000_ffff,
+            ]),
+        ),
+    ];
+    // RSP0, and an I/O bitmap that allows everything.
+    let mut task = vec![0; 0x68 + 0x2001];
+    task[4..12].copy_from_slice(&0x7000u64.to_le_bytes());
+    task[0x66..0x68].copy_from_slice(&0x68u16.to_le_bytes());
+    task[0x2068] = 0xff;
+    memory.push((TASK, task));
+    memory
+}
+
+/// What is mapped and no RAM.
+pub const WINDOW: u64 = 0xd000_0000;
+const GDT: u64 = 0x14000;
+/// Where [`gate`]s go.
+pub const IDT: u64 = 0x15000;
+const TASK: u64 = 0x18000;
+/// Selectors for IRETQ to ring 3.
+pub const USER_CODE: u64 = 0x23;
+/// The same.
+pub const USER_DATA: u64 = 0x1b;
+
+/// An interrupt gate to ring 0.
+pub fn gate(vector: u64, handler: u64) -> (u64, Vec<u8>) {
+    let low = handler & 0xffff | 0x08 << 16 | 0x8e00 << 32 | (handler >> 16 & 0xffff) << 48;
+    (IDT + 16 * vector, low.to_le_bytes().to_vec())
+}
+
+/// A state in 64-bit mode, ring 0, at `rip`.
+pub fn long_mode(rip: u64) -> CpuState {
+    let mut state = protected_mode(rip);
+    // KVM's emulator keeps data segments of ring 0 in ring 3, where IRET empties them (SDM 2A IRET): here they are empty from the start.
+    state.seg = [Segment::default(); 6];
+    state.seg[CS] = Segment { selector: 0x08, attr: 0xa9b, limit: u32::MAX, base: 0 };
+    state.seg[SS] = Segment { selector: 0x10, attr: 0xc93, limit: u32::MAX, base: 0 };
+    state.cr0 = 0x8001_0033;
+    state.cr3 = 0x10000;
+    state.cr4 = 0x620;
+    state.efer = 0xd01;
+    state.gdtr = TableRegister { base: GDT, limit: 5 * 8 - 1 };
+    state.idtr = TableRegister { base: IDT, limit: 0xfff };
+    state.tr = Segment { selector: 0x28, attr: 0x8b, limit: 0x68 + 0x2000, base: TASK };
+    state.ldtr = Segment { selector: 0, attr: 0, limit: 0, base: 0 };
+    state.fcw = 0x37f;
+    state
+}
+
+/// Assembles code for an address.
+pub fn assembled(
+    bits: u32,
+    address: u64,
+    write: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>,
+) -> (u64, Vec<u8>) {
+    let mut a = CodeAssembler::new(bits).unwrap();
+    write(&mut a).unwrap();
+    (address, a.assemble(address).unwrap())
 }
