@@ -8,7 +8,8 @@
 
 use gemel_machine::{Aim, CountKind};
 
-/// After so many steps a run that counts exits comes back, so that the world is asked now and then: 0.3 ms.
+/// After so many steps a run that counts exits comes back, so that the world is asked now and then: 0.3 ms. It does so at the next
+/// exit, whose boundary the count names, and after as many steps again where it is.
 const QUANTUM: u64 = 1 << 16;
 
 /// The bounds of a run.
@@ -18,6 +19,8 @@ pub(crate) struct Bounds {
     aim: Aim,
     /// The step at which the aim ends the run.
     aim_end: u64,
+    /// From this step on an exit ends the run.
+    lenient: u64,
     /// `None`: positions count steps.
     exits: Option<Exits>,
 }
@@ -28,14 +31,29 @@ struct Exits {
     step: u64,
 }
 
+/// No exit was counted yet.
+const NO_STEP: u64 = u64::MAX;
+
+impl Exits {
+    /// Whether the last exit is not before `step`.
+    fn since(&self, step: u64) -> bool {
+        self.step >= step && self.step != NO_STEP
+    }
+}
+
 impl Bounds {
     pub(crate) fn new() -> Self {
-        Self { wanted: 0, aim: Aim::NONE, aim_end: u64::MAX, exits: None }
+        Self { wanted: 0, aim: Aim::NONE, aim_end: u64::MAX, lenient: u64::MAX, exits: None }
     }
 
     /// What positions count from now on.
     pub(crate) fn count(&mut self, kind: CountKind) {
-        self.exits = (kind != CountKind::Instructions).then_some(Exits { count: 0, step: u64::MAX });
+        self.exits = (kind != CountKind::Instructions).then_some(Exits { count: 0, step: NO_STEP });
+    }
+
+    /// Whether positions count exits, so that time is sampled.
+    pub(crate) fn counts_exits(&self) -> bool {
+        self.exits.is_some()
     }
 
     /// Takes on a position's count. Returns the steps to go on from.
@@ -43,7 +61,7 @@ impl Bounds {
         match &mut self.exits {
             None => count,
             Some(exits) => {
-                *exits = Exits { count, step: u64::MAX };
+                *exits = Exits { count, step: NO_STEP };
                 0
             }
         }
@@ -77,8 +95,9 @@ impl Bounds {
 
     /// A run begins. The aim holds for this one.
     pub(crate) fn begin(&mut self, steps: u64) {
-        let most = if self.exits.is_some() { self.aim.steps.min(QUANTUM) } else { self.aim.steps };
+        let most = if self.exits.is_some() { self.aim.steps.min(2 * QUANTUM) } else { self.aim.steps };
         self.aim.steps = steps.saturating_add(most);
+        self.lenient = steps.saturating_add(QUANTUM);
         self.step_on(steps);
     }
 
@@ -93,14 +112,16 @@ impl Bounds {
         self.wanted = stop;
         match &self.exits {
             None => stop.min(self.aim_end),
-            Some(exits) if exits.count >= stop => 0,
+            Some(exits) if exits.count >= stop || exits.since(self.lenient) => 0,
             Some(_) => self.aim_end,
         }
     }
 
-    /// The loop looks. Whether the machine's stop is reached.
+    /// The loop looks. Whether the machine's stop is reached, or an exit to come back at.
     pub(crate) fn reached(&self, steps: u64) -> bool {
-        self.counted(steps) >= self.wanted
+        let left =
+            self.exits.as_ref().is_some_and(|exits| exits.since(self.lenient) && exits.step + 1 == steps);
+        left || self.counted(steps) >= self.wanted
     }
 
     /// The loop looks, and the machine's stop is not reached: the step at which to look again, or `None` at the aim.

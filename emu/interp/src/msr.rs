@@ -58,7 +58,7 @@ impl Cpu {
             };
         }
         let value = match number {
-            TSC if self.model.has(Feature::TSC) => io.query(at, Query::Tsc).wrapping_add(self.s.tsc_offset),
+            TSC if self.model.has(Feature::TSC) => self.machine_tsc(at, io).wrapping_add(self.s.tsc_offset),
             _ => match self.own_msr(number) {
                 Some(value) => value,
                 None => return self.general_protection(0),
@@ -117,7 +117,7 @@ impl Cpu {
         }
         let accepted = match number {
             TSC if self.model.has(Feature::TSC) => {
-                let now = io.query(at, Query::Tsc);
+                let now = self.machine_tsc(at, io);
                 self.set_tsc_offset(at, value.wrapping_sub(now), io);
                 true
             }
@@ -190,6 +190,16 @@ impl Cpu {
         }
         self.limit = 0;
         Ok(())
+    }
+
+    /// The machine's TSC. Where time is sampled a timer can be due by what was read.
+    pub(crate) fn machine_tsc(&mut self, at: Position, io: &mut dyn CpuIo) -> u64 {
+        let tsc = io.query(at, Query::Tsc);
+        if self.bounds.counts_exits() {
+            let attention = io.attention(at);
+            self.attend(attention);
+        }
+        tsc
     }
 
     /// Moves the guest's TSC against the machine's. A deadline that is armed stays the same value of the guest's.

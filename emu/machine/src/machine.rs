@@ -39,16 +39,6 @@ pub enum Pause {
     TripleFault,
 }
 
-/// The machine came past a boundary between two counts without being there.
-#[derive(Debug, thiserror::Error)]
-#[error("no boundary at {} is in the state that was described: now at {} {}", landing.position, at.position, at.time)]
-pub struct Missed {
-    /// The boundary that was wanted.
-    pub landing: Landing,
-    /// Where the machine is now.
-    pub at: At,
-}
-
 /// Why a run could not go on.
 #[derive(Debug)]
 pub enum RunError {
@@ -97,6 +87,11 @@ impl Machine {
         &self.ram
     }
 
+    /// What positions count, and what makes time of it.
+    pub fn reckoning(&self) -> Reckoning {
+        self.clock.reckoning()
+    }
+
     /// The devices and how they are connected.
     pub fn bus(&self) -> &Bus {
         &self.bus
@@ -135,7 +130,8 @@ impl Machine {
                 self.bus.input(at.time, input);
                 emit_all(&mut self.bus, at, world);
             }
-            if !between && world.digest_due(at) {
+            if world.digest_due(at) {
+                self.land(at, world, &mut between)?;
                 let digest = self.digest()?;
                 world.digest(at, digest)?;
             }
@@ -151,15 +147,21 @@ impl Machine {
             }
             let mut io = Io::new(&mut self.bus, self.clock, world, wanted);
             let exit = self.vcpu.run(&mut io)?;
-            let failed = io.failed;
+            let (failed, asked_within) = (io.failed, io.asked_within);
             self.clock = io.clock;
             if let Some(stop) = failed {
                 return Err(stop.into());
             }
-            if let Some(landing) = wanted.landing.filter(|l| l.position.count < self.vcpu.position().count) {
-                return Err(Stop::Diverged(Box::new(Missed { landing, at: self.at() })).into());
-            }
-            between = exit == Exit::Yield && self.clock.reckoning() == Reckoning::Exits;
+            let here = self.vcpu.position();
+            between = self.clock.reckoning() == Reckoning::Exits
+                && match exit {
+                    // HLT is an exit, and a halted vCPU is right behind it.
+                    Exit::Halted | Exit::HaltedForGood => false,
+                    Exit::Stop if asked_within == Some(here.count) => true,
+                    Exit::Stop if here.count != at.position.count => false,
+                    Exit::Stop => between || here != at.position,
+                    Exit::Yield | Exit::Shutdown => true,
+                };
             match exit {
                 Exit::Stop | Exit::Yield => {}
                 // The chipset of a PC answers the shutdown cycle (SDM 3A 6.15, interrupt 8) with a reset.
@@ -184,7 +186,12 @@ impl Machine {
         if self.clock.reckoning() != Reckoning::Exits {
             return Ok(at);
         }
-        if let Some(time) = world.wake(at, self.bus.next_deadline())? {
+        let deadline = self.bus.next_deadline();
+        // What is due by a time that is known fires by itself.
+        if deadline <= at.time {
+            return Ok(at);
+        }
+        if let Some(time) = world.wake(at, deadline)? {
             self.land(at, world, between)?;
             self.clock.advance(at.position.count, time);
         }
@@ -194,17 +201,25 @@ impl Machine {
     /// Something is about to be applied here: if the count does not name this boundary, its state does.
     fn land(&mut self, at: At, world: &mut dyn World, between: &mut bool) -> Result<(), EngineError> {
         if std::mem::take(between) {
-            let cpu = self.cpu_digest()?;
-            world.landed(at, Landing { position: at.position, cpu, ram: self.ram.digest() });
+            let landing = self.landing()?;
+            world.landed(at, landing);
         }
         Ok(())
+    }
+
+    /// This boundary, described by the state.
+    ///
+    /// # Errors
+    /// Host trouble of the engine.
+    pub fn landing(&mut self) -> Result<Landing, EngineError> {
+        Ok(Landing { position: self.vcpu.position(), digest: self.digest()? })
     }
 
     /// Whether the machine is at a landing. What is cheap to compare comes first.
     fn is_at(&mut self, landing: &Landing) -> Result<bool, EngineError> {
         Ok(self.vcpu.position() == landing.position
-            && self.cpu_digest()? == landing.cpu
-            && self.ram.digest() == landing.ram)
+            && self.cpu_digest()? == landing.digest.cpu
+            && self.digest()? == landing.digest)
     }
 
     /// An engine that cannot count instructions cannot hold what an FPU leaves in its pointers either.
@@ -254,6 +269,10 @@ struct Io<'a> {
     world: &'a mut dyn World,
     /// The world's stop, as a count.
     wanted: u64,
+    /// The world answered something since it was asked what it wants.
+    answered: bool,
+    /// The count of the last call that no exit goes with: a boundary of this count is not its first.
+    asked_within: Option<u64>,
     /// The world's refusal to answer a query; ends the run at the next boundary.
     failed: Option<Stop>,
 }
@@ -261,11 +280,17 @@ struct Io<'a> {
 impl<'a> Io<'a> {
     fn new(bus: &'a mut Bus, clock: Clock, world: &'a mut dyn World, wanted: StopAt) -> Self {
         let wanted = wanted.count.min(clock.count_at(wanted.time));
-        Self { bus, clock, world, wanted, failed: None }
+        Self { bus, clock, world, wanted, answered: false, asked_within: None, failed: None }
     }
 
     fn time(&self, at: Position) -> VirtTime {
         self.clock.time_at(at.count)
+    }
+
+    /// Guest time for what the vCPU does with the board within a count.
+    fn time_within(&mut self, at: Position) -> VirtTime {
+        self.asked_within = Some(at.count);
+        self.time(at)
     }
 
     /// Guest time for an access to a device. Where time is sampled this is where.
@@ -274,6 +299,7 @@ impl<'a> Io<'a> {
         if self.clock.reckoning() != Reckoning::Exits {
             return time;
         }
+        self.answered = true;
         match self.world.now(At { position: at, time }) {
             Ok(time) => self.clock.advance(at.count, time),
             Err(stop) => {
@@ -285,14 +311,15 @@ impl<'a> Io<'a> {
 
     /// After a device call: outputs leave, and the attention is what the board wants now.
     fn settle(&mut self, at: Position) -> Attention {
-        if self.bus.has_outputs() {
+        if self.bus.has_outputs() || self.answered {
             let time = self.time(at);
             for output in self.bus.take_outputs() {
                 self.world.emit(At { position: at, time }, output);
             }
-            // An output can change what the world wants next (a disk completion has a time now).
+            // An output can change what the world wants next (a disk completion has a time now), and so can an answer.
             let wanted = self.world.next_stop(At { position: at, time });
             self.wanted = wanted.count.min(self.clock.count_at(wanted.time));
+            self.answered = false;
         }
         let ends = self.bus.power().is_some() || self.failed.is_some();
         let stop = if ends { 0 } else { self.wanted.min(self.clock.count_at(self.bus.next_deadline())) };
@@ -331,7 +358,7 @@ impl CpuIo for Io<'_> {
 
     fn msr_read(&mut self, at: Position, number: u32) -> (Option<u64>, Attention) {
         // Where the APIC is does not depend on time, and CPUID asks too, which leaves no guest.
-        let now = if number == msr::APIC_BASE { self.time(at) } else { self.now(at) };
+        let now = if number == msr::APIC_BASE { self.time_within(at) } else { self.now(at) };
         let value = self.bus.msr_read(now, number);
         (value, self.settle(at))
     }
@@ -347,35 +374,40 @@ impl CpuIo for Io<'_> {
     }
 
     fn cr8_write(&mut self, at: Position, value: u8) -> Attention {
-        self.bus.set_task_priority(self.time(at), value);
+        let now = self.time_within(at);
+        self.bus.set_task_priority(now, value);
         self.settle(at)
     }
 
     fn acknowledge_irq(&mut self, at: Position) -> (u8, Attention) {
-        let vector = self.bus.acknowledge(self.time(at));
+        let now = self.time_within(at);
+        let vector = self.bus.acknowledge(now);
         (vector, self.settle(at))
     }
 
     fn acknowledge_nmi(&mut self, at: Position) -> Attention {
+        self.asked_within = Some(at.count);
         self.bus.take_nmi();
         self.settle(at)
     }
 
     fn float_error(&mut self, at: Position, waits: bool) -> (bool, Attention) {
-        let ignored = self.bus.float_error(self.time(at), waits);
+        let now = self.time_within(at);
+        let ignored = self.bus.float_error(now, waits);
         (ignored, self.settle(at))
     }
 
     fn query(&mut self, at: Position, query: Query) -> u64 {
+        self.asked_within = Some(at.count);
         match query {
             Query::Tsc => self.now(at).ticks(gemel_x86::cpuid::TSC_HZ),
-            Query::Random => match self.world.answer(At { position: at, time: self.time(at) }, query) {
-                Ok(value) => value,
-                Err(stop) => {
+            Query::Random => {
+                self.answered = true;
+                self.world.answer(At { position: at, time: self.time(at) }, query).unwrap_or_else(|stop| {
                     self.failed.get_or_insert(stop);
                     0
-                }
-            },
+                })
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Not responsible for: how counts become time (`clock`).
 
+use crate::digest::Digest;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -36,16 +37,14 @@ pub enum CountKind {
     Exits,
 }
 
-/// A boundary between two exits, described by the state there, since its count does not tell it from its neighbours. Equal
-/// states at equal counts are the same boundary for all that follows: no input came between them.
+/// A boundary between two exits, described by the state there, since its count does not tell it from its neighbours. Where all of
+/// the state is equal, an interrupt that waits included, so is all that follows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Landing {
     /// Count, RIP and RCX there.
     pub position: Position,
-    /// Digest of the CPU state, as in [`crate::Digest`].
-    pub cpu: u64,
-    /// Digest of RAM, as in [`crate::Digest`].
-    pub ram: u64,
+    /// The machine's digest there.
+    pub digest: Digest,
 }
 
 /// Nanoseconds of guest time since power-on. Never goes backwards.

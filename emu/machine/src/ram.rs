@@ -260,6 +260,12 @@ impl GuestRam {
         self.sum.load(Relaxed)
     }
 
+    /// What a page added to the digest when [`GuestRam::digest`] was last called: pages of equal content have equal ones, and zero
+    /// is the all-zero page's.
+    pub fn digest_of(&self, page: u32) -> u64 {
+        self.page_digests[page as usize].load(Relaxed)
+    }
+
     fn page_digest(&self, page: u32) -> u64 {
         self.with_page(
             page,

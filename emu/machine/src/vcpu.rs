@@ -21,7 +21,7 @@ pub struct Attention {
 /// accesses finished.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Exit {
-    /// The count reached [`Attention::stop`].
+    /// The count reached [`Attention::stop`]; or, at the first boundary after an exit, the engine was kicked.
     Stop,
     /// The engine came back by itself: at its [`Aim`], or because it was kicked so that the world can be asked. Where counts
     /// do not name every boundary, this can be between two counts.
@@ -62,7 +62,7 @@ pub enum Query {
 /// What an engine can do outside itself. Every call says where the vCPU is (the position before the instruction)
 /// and returns what the machine wants next.
 pub trait CpuIo {
-    /// What the machine wants, before the first instruction.
+    /// What the machine wants, before the first instruction, and after a [`CpuIo::query`].
     fn attention(&mut self, at: Position) -> Attention;
     /// IN: `size` is 1, 2 or 4.
     fn port_read(&mut self, at: Position, port: u16, size: u8) -> (u32, Attention);
@@ -89,7 +89,8 @@ pub trait CpuIo {
     fn float_error(&mut self, at: Position, _waits: bool) -> (bool, Attention) {
         (false, self.attention(at))
     }
-    /// The TSC, or a random number.
+    /// The TSC, or a random number. The answer can change what the machine wants: ask for its attention behind it (for the
+    /// TSC only where time is sampled).
     fn query(&mut self, at: Position, query: Query) -> u64;
 }
 

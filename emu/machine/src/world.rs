@@ -23,7 +23,8 @@ pub struct StopAt {
     pub count: u64,
     /// At the first boundary whose guest time is not before this.
     pub time: VirtTime,
-    /// At this boundary between two counts. `count` is its count, until the machine is there.
+    /// At this boundary between two counts. `count` is its count, until the machine is there. A machine that comes by nothing like it
+    /// is at a later count when it asks again.
     pub landing: Option<Landing>,
 }
 
@@ -211,7 +212,8 @@ pub trait World {
         Ok(at.time)
     }
 
-    /// Such a machine is at a stop, and the board's next timer is due at `deadline`. Returns the time once `deadline` has come.
+    /// Such a machine is at a stop, and the board's next timer is due at `deadline`, later than `at.time`. Returns the time once
+    /// `deadline` has come, or whatever the world has for a later time.
     ///
     /// # Errors
     /// The reason to end the run.
@@ -220,7 +222,7 @@ pub trait World {
     }
 
     /// The boundary between two counts where the machine is. Called when the landing that [`World::next_stop`] wanted is reached;
-    /// where none was wanted, after the first answer of `wake` or `poll` and before anything of it is applied.
+    /// where none was wanted, after the first answer of `wake` or `poll` and before anything of it is applied, or before a digest.
     fn landed(&mut self, _at: At, _landing: Landing) {}
 
     /// Answers a question of the vCPU ([`Query::Random`]; the TSC is the machine's own).

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use gemel_devices::{board, boot};
 use gemel_host::{Disks, DriveSpec};
 use gemel_interp::{Interp, missing_on_host};
-use gemel_machine::{BootSpec, DiskSpec, GuestRam, Machine, MachineSpec, Reckoning, image_digest};
+use gemel_machine::{BootSpec, DiskSpec, GuestRam, Machine, MachineSpec, image_digest};
 use gemel_x86::CpuModel;
 use std::path::Path;
 use std::sync::Arc;
@@ -67,7 +67,7 @@ pub fn spec(options: &MachineOptions, images: &mut Images, identify: bool) -> Re
         board: board::BOARD,
         ram: options.memory,
         cpu: CpuModel::parse(&options.cpu).map_err(anyhow::Error::msg)?.text(),
-        reckoning: Reckoning::default(),
+        reckoning: options.reckoning.into(),
         rtc_base,
         seed: options.seed,
         disks,
@@ -109,6 +109,6 @@ pub fn bare(spec: &MachineSpec) -> Result<Machine> {
     }
     let ram = Arc::new(GuestRam::new(spec.ram)?);
     let bus = board::build(spec, &model, Arc::clone(&ram))?;
-    let vcpu = Interp::new(model, Arc::clone(&ram));
+    let vcpu = Interp::new(model, Arc::clone(&ram)).counting(spec.reckoning.count_kind());
     Ok(Machine::new(Box::new(vcpu), bus, ram, spec.reckoning, spec.id()))
 }

@@ -4,6 +4,7 @@
 
 use clap::ValueEnum;
 use gemel_host::{ClockMode, DriveSpec, SerialSpec};
+use gemel_machine::Reckoning;
 use std::path::PathBuf;
 
 /// What the machine is made of.
@@ -43,6 +44,10 @@ pub struct MachineOptions {
     /// A reset by the guest (also a triple fault) ends the run with exit code 3 instead of starting the guest again
     #[arg(long)]
     pub no_reboot: bool,
+    /// What positions count: instructions, of which guest time is a function; or exits, as hypervisors count, with guest time sampled at
+    /// each of them
+    #[arg(long, value_enum, default_value = "instructions")]
+    pub reckoning: Counted,
     /// Seed of all that is random by configuration, and of RDRAND and RDSEED when free
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
@@ -74,7 +79,7 @@ pub struct WorldOptions {
 /// Where the run ends early, and what is written down on the way.
 #[derive(clap::Args, Clone, Debug)]
 pub struct LimitOptions {
-    /// Stops at this instruction count
+    /// Stops at this count of instructions, or of exits where those are counted
     #[arg(long, value_name = "COUNT")]
     pub stop_after: Option<u64>,
     /// Writes the machine's digest at every epoch, and at the end, to a file
@@ -85,10 +90,34 @@ pub struct LimitOptions {
 /// Length of an epoch.
 #[derive(clap::Args, Clone, Debug)]
 pub struct EpochOptions {
-    /// Instructions between two digests
-    #[arg(long, value_name = "N", default_value_t = gemel_log::DEFAULT_EPOCH,
-          value_parser = clap::value_parser!(u64).range(1..))]
-    pub epoch: u64,
+    /// Instructions between two digests (default: 16777216), or exits where those are counted (8192)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    epoch: Option<u64>,
+}
+
+impl EpochOptions {
+    /// Counts between two digests of a machine.
+    pub fn length(&self, reckoning: Reckoning) -> u64 {
+        self.epoch.unwrap_or(gemel_log::default_epoch(reckoning))
+    }
+}
+
+/// `--reckoning`.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Counted {
+    /// Instructions
+    Instructions,
+    /// Instructions that leave the guest
+    Exits,
+}
+
+impl From<Counted> for Reckoning {
+    fn from(counted: Counted) -> Self {
+        match counted {
+            Counted::Instructions => Self::default(),
+            Counted::Exits => Self::Exits,
+        }
+    }
 }
 
 /// How figures are told.

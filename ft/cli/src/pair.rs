@@ -124,6 +124,7 @@ impl PairOptions {
         let more = serde_json::to_value(&ended.report)?;
         let report = Report {
             command,
+            reckoning: machine.reckoning(),
             at: machine.at(),
             digest: machine.digest()?,
             seconds: stopwatch.read(),

@@ -34,15 +34,15 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let mut images = Images::open(&options.kernel, options.initrd.as_deref(), &options.drive)?;
     let spec = machine::spec(options, &mut images, true)?;
     let mut machine = machine::build(&spec, &images.kernel, &images.initrd)?;
-    let seed = spec.seed;
-    let header = record::header(options, spec, ReadPolicy::Carried, pair.epochs.epoch);
+    let epoch = pair.epochs.length(spec.reckoning);
+    let header = record::header(options, spec, ReadPolicy::Carried, epoch);
 
     let inbox = Inbox::new();
     let surround = Surround::new(&inbox, "primary", pair.control.as_ref())?;
     let primary = Primary::new(&pair.shell()?, listen, &header, Box::new(surround))?;
     let log = pair.open_log(&header)?;
     let connections = Connections { inbox: Arc::clone(&inbox), outputs: no_lines() };
-    let live = world::live(connections, options.clock, images.disks, seed);
+    let live = world::live(connections, options.clock, images.disks, &header.machine);
     eprintln!("gemel: waiting for a secondary on {}", primary.listens_on());
 
     let stopwatch = Stopwatch::start();

@@ -113,24 +113,25 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let mut images = Images::open(&options.kernel, options.initrd.as_deref(), &options.drive)?;
     let spec = machine::spec(options, &mut images, true)?;
     let mut machine = machine::build(&spec, &images.kernel, &images.initrd)?;
-    let seed = spec.seed;
     let policy = match args.reads {
         Reads::Carried => ReadPolicy::Carried,
         Reads::Image => ReadPolicy::FromImage,
     };
-    let header = header(options, spec, policy, args.epochs.epoch);
+    let reckoning = spec.reckoning;
+    let header = header(options, spec, policy, args.epochs.length(reckoning));
 
     let connections = args.world.lines.connect()?;
     let inbox = Arc::clone(&connections.inbox);
-    let live = world::live(connections, options.clock, images.disks, seed);
+    let live = world::live(connections, options.clock, images.disks, &header.machine);
     let status = live.status();
     let shown = Arc::clone(&status);
-    let control = args.world.open_control(&inbox, Arc::new(move || world::status("record", &shown)))?;
+    let control =
+        args.world.open_control(&inbox, Arc::new(move || world::status("record", reckoning, &shown)))?;
     let path = args.output.display();
     let file = File::create(&args.output).with_context(|| format!("cannot write the log {path}"))?;
     let log = LogWriter::new(file, &header)?;
     let record = Record::new(live, log, &header);
-    let epochs = Epochs::new(record, args.limits.digests.as_deref(), args.epochs.epoch)?;
+    let epochs = Epochs::new(record, args.limits.digests.as_deref(), header.epoch)?;
     let mut world = Until::new(epochs, args.limits.stop_after);
 
     let stopwatch = Stopwatch::start();
@@ -154,6 +155,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let more = json!({ "log_bytes": counts.total(), "log_entries": entries, "log_bytes_by_class": counts });
     let report = Report {
         command: "record",
+        reckoning,
         at,
         digest,
         seconds,

@@ -154,6 +154,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let more = json!({ "log_entries": entries, "log_leftover_bytes": leftover });
     let report = Report {
         command: "replay",
+        reckoning: header.machine.reckoning,
         at,
         digest,
         seconds,

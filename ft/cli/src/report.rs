@@ -4,8 +4,9 @@
 
 use crate::exit::Ending;
 use crate::options::ReportOptions;
+use crate::world::unit;
 use anyhow::{Context, Result};
-use gemel_machine::{At, Digest};
+use gemel_machine::{At, Digest, Reckoning};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Map, Value, json};
 use std::time::Instant;
@@ -38,6 +39,8 @@ impl Stopwatch {
 pub struct Report<'a> {
     /// The subcommand.
     pub command: &'static str,
+    /// What positions count.
+    pub reckoning: Reckoning,
     /// Where the run ended.
     pub at: At,
     /// The machine's digest there.
@@ -68,12 +71,11 @@ impl Report<'_> {
         let hex = |part: u64| format!("{part:016x}");
         let mut object = json!({
             "command": self.command,
-            "instructions": self.at.position.count,
+            unit(self.reckoning): self.at.position.count,
             "rip": format!("{:#x}", self.at.position.rip),
             "guest_time_s": self.at.time.0 as f64 / 1e9,
             "host_seconds": rounded(self.seconds.0),
             "cpu_seconds": rounded(self.seconds.1),
-            "mips": rounded(self.mips()),
             "digest": { "cpu": hex(cpu), "devices": hex(devices), "ram": hex(ram) },
             "serial_bytes": self.serial_bytes,
             "exit": self.ending.name(),
@@ -81,6 +83,9 @@ impl Report<'_> {
             "message": self.ending.to_string(),
         });
         if let Value::Object(fields) = &mut object {
+            if self.reckoning != Reckoning::Exits {
+                fields.insert("mips".into(), json!(rounded(self.mips())));
+            }
             fields.extend(self.more.clone());
         }
         object
@@ -93,12 +98,16 @@ impl Report<'_> {
     /// A file that cannot be written.
     pub fn tell(&self, options: &ReportOptions, stdout_taken: bool) -> Result<()> {
         if options.json.is_none() || self.ending.code() != 0 {
+            let speed = match self.reckoning {
+                Reckoning::Instructions(_) => format!("{:.1} million instructions", self.mips()),
+                Reckoning::Exits => format!("{:.0} exits", self.mips() * 1e6),
+            };
             eprintln!(
-                "gemel: {} at {} instructions, {:.3} s of guest time ({:.1} million instructions per CPU second)",
+                "gemel: {} at {} {}, {:.3} s of guest time ({speed} per CPU second)",
                 self.ending,
                 self.at.position.count,
+                unit(self.reckoning),
                 self.at.time.0 as f64 / 1e9,
-                self.mips(),
             );
         }
         options.write(&self.json(), stdout_taken)

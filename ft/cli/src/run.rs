@@ -41,11 +41,12 @@ pub fn run(args: Args) -> Result<ExitCode> {
 
     let connections = args.world.lines.connect()?;
     let inbox = Arc::clone(&connections.inbox);
-    let live = world::live(connections, options.clock, images.disks, spec.seed);
+    let live = world::live(connections, options.clock, images.disks, &spec);
     let status = live.status();
     let shown = Arc::clone(&status);
-    let control = args.world.open_control(&inbox, Arc::new(move || world::status("run", &shown)))?;
-    let epochs = Epochs::new(live, args.limits.digests.as_deref(), args.epochs.epoch)?;
+    let control =
+        args.world.open_control(&inbox, Arc::new(move || world::status("run", spec.reckoning, &shown)))?;
+    let epochs = Epochs::new(live, args.limits.digests.as_deref(), args.epochs.length(spec.reckoning))?;
     let mut world = Until::new(epochs, args.limits.stop_after);
 
     let stopwatch = Stopwatch::start();
@@ -61,6 +62,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     drop(world);
     let report = Report {
         command: "run",
+        reckoning: spec.reckoning,
         at,
         digest,
         seconds,

@@ -43,7 +43,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let inbox = Inbox::new();
     let surround = Surround::new(&inbox, "secondary", pair.control.as_ref())?;
     let log = pair.open_log(&header)?;
-    let (clock, seed) = (pair.machine.clock, spec.seed);
+    let clock = pair.machine.clock;
     let copies = Copies::new(images.disks);
     let (following, taken_over) = (Box::new(copies.clone()), Arc::clone(&inbox));
     let stopwatch = Stopwatch::start();
@@ -53,7 +53,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         following,
         |handover, at| {
             let connections = Connections { inbox: taken_over, outputs: no_lines() };
-            let mut live = world::live(connections, clock, copies.take(), seed);
+            let mut live = world::live(connections, clock, copies.take(), &spec);
             live.disks.take_over(at.time, &handover.unflushed, handover.requests);
             for (port, count) in handover.serial_in_flight {
                 live.inputs.resume_in_flight(port, count as usize);

@@ -9,6 +9,7 @@ use gemel_host::outputs::{ByteSink, Null};
 use gemel_host::{
     Disks, HostError, Inbox, Inputs, Live, Outputs, Pacer, SERIAL_PORTS, SerialSpec, Status, signals,
 };
+use gemel_machine::{MachineSpec, Reckoning};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -86,17 +87,26 @@ impl WorldOptions {
     }
 }
 
-/// The live world over these connections.
-pub fn live(connections: Connections, clock: Clock, disks: Disks, seed: u64) -> Live {
+/// The live world of a machine over these connections.
+pub fn live(connections: Connections, clock: Clock, disks: Disks, spec: &MachineSpec) -> Live {
     let Connections { inbox, outputs } = connections;
-    Live::new(Pacer::new(clock.into()), Inputs::new(inbox), disks, Box::new(outputs), seed)
+    Live::new(Pacer::new(clock.into()), Inputs::new(inbox), disks, Box::new(outputs), spec.seed)
+        .reckoning(spec.reckoning)
+}
+
+/// What the unit of a machine's counts is called in figures.
+pub const fn unit(reckoning: Reckoning) -> &'static str {
+    match reckoning {
+        Reckoning::Instructions(_) => "instructions",
+        Reckoning::Exits => "exits",
+    }
 }
 
 /// What the control socket's `status` says of a run.
-pub fn status(role: &'static str, status: &Status) -> serde_json::Value {
+pub fn status(role: &'static str, reckoning: Reckoning, status: &Status) -> serde_json::Value {
     serde_json::json!({
         "role": role,
-        "instructions": status.count.load(Relaxed),
+        unit(reckoning): status.count.load(Relaxed),
         "guest_time_s": status.time.load(Relaxed) as f64 / 1e9,
         "serial_bytes": status.serial_bytes.load(Relaxed),
         "disk_requests": status.disk_requests.load(Relaxed),

@@ -4,6 +4,7 @@
 
 use crate::error::Error;
 use gemel_log::{Header, Item, LogReader};
+use gemel_replay::{EntrySource, Lookahead};
 use serde::Serialize;
 use std::io::Read;
 
@@ -44,6 +45,34 @@ pub fn first_difference(
             }
             _ => return Ok(None),
         }
+        number += 1;
+    }
+}
+
+/// The first entry that is not the same in what two sources say next, as far as `until`. `number` is that of the next entry.
+pub(crate) fn difference_ahead(
+    a: &mut impl EntrySource,
+    b: &mut impl EntrySource,
+    mut number: u64,
+    until: u64,
+) -> Result<Option<EntryDifference>, Error> {
+    let here = |source: &Lookahead<'_>| matches!(source, Lookahead::Entry(e) if e.at.position.count <= until);
+    let words = |source: &Lookahead<'_>| match source {
+        Lookahead::Entry(entry) => entry.to_string(),
+        _ => "the log ends".into(),
+    };
+    let mut last_same = None;
+    loop {
+        let (x, y) = (a.peek()?, b.peek()?);
+        if !here(&x) && !here(&y) {
+            return Ok(None);
+        }
+        if x != y {
+            return Ok(Some(EntryDifference { number, entries: [words(&x), words(&y)], last_same }));
+        }
+        last_same = Some(words(&x));
+        a.advance();
+        b.advance();
         number += 1;
     }
 }

@@ -2,21 +2,23 @@
 //!
 //! Not responsible for: files (`bundle`), exit codes and where the report goes (`ft/cli`).
 
+use crate::entries::{EntryDifference, difference_ahead};
 use crate::error::Error;
-use crate::lane::{Arrival, Checkpoint, Lane};
+use crate::lane::{Arrival, Lane};
 use crate::narrow::Parting;
+use crate::place::Back;
 use crate::{linear, memory, writer};
+use gemel_log::OutputSummary;
 use gemel_machine::{At, GuestRam};
 use gemel_x86::CpuState;
 use gemel_x86::segment::{CS, attr};
 use iced_x86::{Decoder, DecoderOptions, FastFormatter};
 use serde::Serialize;
-use std::fmt::Write;
 
 /// Differing bytes of memory that a report lists.
 const MOST_BYTES: usize = 64;
 /// Those of them whose last change is looked for: each costs some runs through the interval.
-const MOST_WRITERS: usize = 4;
+pub(crate) const MOST_WRITERS: usize = 4;
 
 /// An instruction where the CPU stood.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -111,6 +113,10 @@ pub struct Finding {
     pub ended: [Option<String>; 2],
     /// The last log entry that each had consumed before the step.
     pub last_entry: [Option<String>; 2],
+    /// The first entry by which the two logs differ, where that is what parts the machines.
+    pub entry: Option<EntryDifference>,
+    /// What each said up to after the step, if that differs.
+    pub outputs: Option<[OutputSummary; 2]>,
     /// Elements of the CPU.
     pub cpu: Vec<ElementDifference>,
     /// Devices.
@@ -121,9 +127,22 @@ pub struct Finding {
     pub memory_bytes: u64,
     /// Since where last changes were looked for.
     pub since: At,
+    /// What it took to find.
+    pub work: Work,
     /// What the bundle takes.
     #[serde(skip)]
     pub(crate) evidence: Evidence,
+}
+
+/// What it took to find a parting, in counts that machines executed, each machine's for itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct Work {
+    /// From the beginning of the interval to the step.
+    pub distance: u64,
+    /// Until the step was named, from the beginning of the interval on.
+    pub verdict: u64,
+    /// After that, for the history of what differs.
+    pub history: u64,
 }
 
 /// The states around the step.
@@ -169,20 +188,25 @@ fn devices(a: &Lane<'_>, b: &Lane<'_>) -> Vec<DeviceDifference> {
 }
 
 impl Finding {
-    /// Describes a parting. `since` is where last changes are looked for from.
-    pub(crate) fn of(parting: Parting<'_>, since: &Checkpoint) -> Result<Self, Error> {
-        let Parting { lanes: (mut a, mut b), arrivals, before } = parting;
+    /// Describes a parting. `executed` is what both lanes had executed before the interval.
+    pub(crate) fn of(parting: Parting<'_>, executed: u64) -> Result<Self, Error> {
+        let Parting { lanes: (mut a, mut b), arrivals, trail } = parting;
+        let named = a.executed + b.executed;
         let (left, right) = (a.cpu()?, b.cpu()?);
-        let after = [a.at(), b.at()];
+        let (before, after) = (&trail.last, [a.at(), b.at()]);
         let devices = devices(&a, &b);
         let (bytes, memory_bytes) = memory::differences(a.machine.ram(), b.machine.ram(), MOST_BYTES);
-        let evidence = Evidence {
-            before: before.0.snapshot.clone(),
-            after: [a.machine.snapshot()?, b.machine.snapshot()?],
-            entries: [before.0.progress.entries(), before.1.progress.entries()],
-        };
+        let outputs = [a.outputs(), b.outputs()];
+        let entries = [0, 1].map(|n| before.bookmarks[n].progress.entries());
+        let (mut one, mut other) = (a.log()?, b.log()?);
+        one.skip(entries[0])?;
+        other.skip(entries[1])?;
+        let until = after[0].position.count.max(after[1].position.count);
+        let entry = difference_ahead(&mut one, &mut other, entries[0], until)?;
+        let after_snapshots = [a.machine.snapshot()?, b.machine.snapshot()?];
 
-        a.go_to(&before.0)?;
+        a.go_to(&trail, Back::Last)?;
+        let evidence = Evidence { before: a.machine.snapshot()?, after: after_snapshots, entries };
         let cpu_before = a.cpu()?;
         let instruction = Instruction::at(a.machine.ram(), &cpu_before);
         let element = |element: String, values: [String; 2]| {
@@ -202,94 +226,33 @@ impl Finding {
             let before = a.machine.ram().read_array(address).map_or(0, |[byte]: [u8; 1]| byte);
             memory.push(ByteDifference { address, before, values, last_change: None });
         }
-        let until = before.0.at.position.count;
-        for byte in memory.iter_mut().take(MOST_WRITERS) {
-            byte.last_change = writer::last_change(&mut a, since, until, byte.address)?;
+        let looked_for: Vec<u64> = memory.iter().take(MOST_WRITERS).map(|byte| byte.address).collect();
+        let changes = writer::last_changes(&mut a, &trail, before.at.position.count, &looked_for)?;
+        for (byte, change) in memory.iter_mut().zip(changes) {
+            byte.last_change = change;
         }
+        let work = Work {
+            distance: before.at.position.count + 1 - trail.marked.at.position.count,
+            verdict: named - executed,
+            history: a.executed + b.executed - named,
+        };
         let names = [&a, &b].map(|lane| lane.name().to_owned());
         Ok(Self {
             names,
-            at: before.0.at,
+            at: before.at,
             instruction,
             after,
             ended: [ending(&arrivals.0), ending(&arrivals.1)],
-            last_entry: [&before.0, &before.1].map(|c| c.progress.last_entry().map(str::to_owned)),
+            last_entry: [0, 1].map(|n| before.bookmarks[n].progress.last_entry()),
+            entry,
+            outputs: (outputs[0] != outputs[1]).then_some(outputs),
             cpu,
             devices,
             memory,
             memory_bytes,
-            since: since.at,
+            since: trail.marked.at,
+            work,
             evidence,
         })
-    }
-
-    /// One line that says where and what.
-    pub fn headline(&self) -> String {
-        let what = self.instruction.as_ref().map_or("where nothing can be fetched", |i| &i.text);
-        let first = self.cpu.first().map(|d| d.element.clone());
-        let first = first
-            .or_else(|| self.devices.first().map(|d| format!("device {}", d.device)))
-            .or_else(|| self.memory.first().map(|d| format!("memory at {:#x}", d.address)))
-            .unwrap_or_else(|| "how the run goes on".into());
-        format!(
-            "{} and {} part at {}: {what}: {first} differs",
-            self.names[0], self.names[1], self.at.position
-        )
-    }
-
-    /// The whole report, for people.
-    pub fn report(&self) -> String {
-        let mut out = String::new();
-        // Writing to a string cannot fail.
-        let _ = self.write_report(&mut out);
-        out
-    }
-
-    fn write_report(&self, out: &mut String) -> std::fmt::Result {
-        let [a, b] = &self.names;
-        writeln!(out, "{a} and {b} are the same up to\n    {} {}", self.at.position, self.at.time)?;
-        match &self.instruction {
-            Some(i) => writeln!(out, "and differ after\n    {:#x}: {}  {}", i.linear, i.bytes, i.text)?,
-            None => writeln!(out, "and differ after one step from there; nothing can be fetched there")?,
-        }
-        for (name, (after, ended)) in self.names.iter().zip(self.after.iter().zip(&self.ended)) {
-            let ended = ended.as_ref().map_or(String::new(), |e| format!("\n        {e}"));
-            writeln!(out, "    {name} is then at {} {}{ended}", after.position, after.time)?;
-        }
-        for (name, entry) in self.names.iter().zip(&self.last_entry) {
-            let entry = entry.as_deref().unwrap_or("none");
-            writeln!(out, "    last log entry before, {name}: {entry}")?;
-        }
-        if !self.cpu.is_empty() {
-            writeln!(out, "\nCPU                  before              {a:<20}{b}")?;
-        }
-        for ElementDifference { element, before, values: [x, y] } in &self.cpu {
-            writeln!(out, "    {element:<17}{before:<20}{x:<20}{y}")?;
-        }
-        for DeviceDifference { device, offset, values: [x, y] } in &self.devices {
-            writeln!(
-                out,
-                "\ndevice {device}, from byte {offset} of its state\n    {a:<12}{x}\n    {b:<12}{y}"
-            )?;
-        }
-        if self.memory_bytes > 0 {
-            writeln!(out, "\nmemory: {} bytes differ; before, {a}, {b}", self.memory_bytes)?;
-        }
-        for (n, ByteDifference { address, before, values: [x, y], last_change }) in
-            self.memory.iter().enumerate()
-        {
-            writeln!(out, "    {address:#012x}  {before:02x}  {x:02x}  {y:02x}")?;
-            match last_change {
-                Some(LastChange { at, instruction }) => {
-                    let text = instruction.as_ref().map_or("?", |i| &i.text);
-                    writeln!(out, "        last changed before at {}: {text}", at.position)?;
-                }
-                None if n < MOST_WRITERS => {
-                    writeln!(out, "        not seen to change before, since {}", self.since.position)?;
-                }
-                None => {}
-            }
-        }
-        Ok(())
     }
 }

@@ -12,13 +12,18 @@ mod lane;
 mod linear;
 mod lockstep;
 mod memory;
+mod mirror;
 mod narrow;
+mod place;
+mod report;
 mod subject;
 mod writer;
 
 pub use bundle::{REPORT_JSON, REPORT_TEXT, START, WINDOW, write_bundle};
 pub use entries::{EntryDifference, first_difference, header_differences};
 pub use error::Error;
-pub use finding::{ByteDifference, DeviceDifference, ElementDifference, Finding, Instruction, LastChange};
+pub use finding::{
+    ByteDifference, DeviceDifference, ElementDifference, Finding, Instruction, LastChange, Work,
+};
 pub use lockstep::{Agreement, Outcome, Plan, compare};
 pub use subject::Subject;

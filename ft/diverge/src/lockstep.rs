@@ -1,25 +1,31 @@
-//! Two runs compared from checkpoint to checkpoint.
+//! Two runs compared from place to place.
 //!
 //! Not responsible for: finding the instruction (`narrow`).
 
 use crate::error::Error;
 use crate::finding::Finding;
-use crate::lane::{Arrival, Checkpoint, Lane, agree};
-use crate::narrow::narrow;
+use crate::lane::{Arrival, Lane, Side, agree};
+use crate::narrow::{Parting, narrow};
+use crate::place::{Back, Trail};
 use crate::subject::Subject;
 use gemel_machine::At;
 use gemel_replay::{Conclusion, Diverged};
-use std::rc::Rc;
+
+/// The longest first piece of an interval.
+const FIRST_PIECE: u64 = 1024;
+/// A piece is at most this part of what lies before it in the interval, so that going through it again costs little beside what
+/// was spent already.
+const PART: u64 = 16;
 
 /// How to compare.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// Instructions from one checkpoint to the next. A snapshot of the machine is taken at each, so that a
-    /// difference costs at most this much to find.
+    /// Counts from one beginning of the judge to the next. The machines are compared many times in between, and where they
+    /// differ, what was executed to name the step is at most three times what the interval has.
     pub interval: u64,
     /// Compare one interval in so many.
     pub sample: u64,
-    /// The second machine begins each interval at the first one's checkpoint, and so judges that interval alone;
+    /// The second machine begins each interval where the first one is, with nothing cached, and so judges that interval alone;
     /// otherwise it runs along its own log from the beginning.
     pub judge: bool,
     /// Where to stop, for a log that goes on further.
@@ -39,7 +45,7 @@ pub struct Agreement {
     pub at: At,
     /// How their logs end; `None` where [`Plan::end`] was reached first.
     pub conclusion: Option<Conclusion>,
-    /// Instructions that both machines executed.
+    /// Counts that both machines executed.
     pub compared: u64,
 }
 
@@ -64,28 +70,39 @@ pub fn compare(
     plan: Plan,
     mut tell: impl FnMut(At) -> Result<(), Error>,
 ) -> Result<Outcome, Error> {
-    let mut lanes = (Lane::start(a)?, Lane::start(b)?);
+    let mut lanes = (Lane::start(a, Side::First)?, Lane::start(b, Side::Second)?);
+    let mut trail = Trail::begin(&mut lanes, plan.judge)?;
+    if !plan.judge && !agree((&mut lanes.0, &Arrival::Boundary), (&mut lanes.1, &Arrival::Boundary))? {
+        // Never the same: the first step stands for it.
+        let first = trail.last.at.position.count + 1;
+        let arrivals = (lanes.0.run_to(first)?, lanes.1.run_to(first)?);
+        return Ok(Outcome::Part(Box::new(Finding::of(Parting { lanes, arrivals, trail }, 0)?)));
+    }
     let mut compared = 0;
     for number in 0u64.. {
         let start = lanes.0.at().position.count;
         let target = start.saturating_add(plan.interval).min(plan.end);
         let sampled = !plan.judge || number.is_multiple_of(plan.sample.max(1));
-        let from = if sampled { Some(checkpoints(&mut lanes, plan)?) } else { None };
-        let arrival = lanes.0.run_to(target)?;
-        if let Some(from) = from {
+        let arrival = if sampled {
+            trail.mark(&mut lanes, plan.judge)?;
             if plan.judge {
-                lanes.1.go_to(&from.1)?;
+                lanes.1.go_to(&trail, Back::Last)?;
             }
-            let other = lanes.1.run_to(target)?;
-            if !agree((&mut lanes.0, &arrival), (&mut lanes.1, &other))? {
-                let reached = lanes.0.at().position.count.max(lanes.1.at().position.count);
-                let since = Rc::clone(&from.0);
-                let parting = narrow(lanes, from, reached)?;
-                return Ok(Outcome::Part(Box::new(Finding::of(parting, &since)?)));
+            let before = lanes.0.executed + lanes.1.executed;
+            match interval(&mut lanes, &mut trail, plan.interval, target)? {
+                Interval::Agrees(arrival) => arrival,
+                Interval::Differs { reached } => {
+                    let parting = narrow(lanes, trail, reached)?;
+                    return Ok(Outcome::Part(Box::new(Finding::of(parting, before)?)));
+                }
             }
-            compared += lanes.0.at().position.count - start;
-        }
+        } else {
+            lanes.0.run_to(target)?
+        };
         let at = lanes.0.at();
+        if sampled {
+            compared += at.position.count - start;
+        }
         tell(at)?;
         match arrival {
             Arrival::Diverged(diverged) => return Ok(Outcome::LogDiffers(diverged)),
@@ -101,12 +118,33 @@ pub fn compare(
     unreachable!("the loop has no end of its own")
 }
 
-/// Where an interval begins, for each machine.
-fn checkpoints(
+enum Interval {
+    /// Both came there, and are the same.
+    Agrees(Arrival),
+    /// They differ, at this count at the latest.
+    Differs { reached: u64 },
+}
+
+/// Takes both lanes through an interval, piece by piece.
+fn interval(
     lanes: &mut (Lane<'_>, Lane<'_>),
-    plan: Plan,
-) -> Result<(Rc<Checkpoint>, Rc<Checkpoint>), Error> {
-    let first = Rc::new(lanes.0.checkpoint()?);
-    let second = if plan.judge { Rc::clone(&first) } else { Rc::new(lanes.1.checkpoint()?) };
-    Ok((first, second))
+    trail: &mut Trail,
+    length: u64,
+    target: u64,
+) -> Result<Interval, Error> {
+    let first = (length / 64).clamp(1, FIRST_PIECE);
+    let start = trail.marked.at.position.count;
+    loop {
+        let from = trail.last.at.position.count;
+        let to = from.saturating_add(first.max((from - start) / PART)).min(target);
+        let arrivals = (lanes.0.run_to(to)?, lanes.1.run_to(to)?);
+        if !agree((&mut lanes.0, &arrivals.0), (&mut lanes.1, &arrivals.1))? {
+            let reached = lanes.0.at().position.count.max(lanes.1.at().position.count);
+            return Ok(Interval::Differs { reached });
+        }
+        if arrivals.0 != Arrival::Boundary || to == target {
+            return Ok(Interval::Agrees(arrivals.0));
+        }
+        trail.advance(lanes)?;
+    }
 }

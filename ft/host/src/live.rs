@@ -7,7 +7,7 @@ use crate::error::HostError;
 use crate::inputs::Inputs;
 use crate::outputs::OutputSink;
 use crate::pacing::{ClockMode, Pacer};
-use gemel_machine::{At, Digest, Input, Output, Query, Stop, StopAt, VirtTime, World};
+use gemel_machine::{At, Digest, Input, Output, Query, Reckoning, Stop, StopAt, VirtTime, World};
 use rustix::rand::{GetRandomFlags, getrandom};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -18,6 +18,8 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 pub const SLICE: u64 = 1 << 16;
 /// The same when only signals can come.
 const QUIET_SLICE: u64 = 1 << 20;
+/// Exits between two looks. A guest that computes without them is looked at whenever its engine comes back.
+const EXIT_SLICE: u64 = 1 << 8;
 
 /// Where a run is, for other threads to look at.
 #[derive(Default, Debug)]
@@ -46,6 +48,8 @@ pub struct Live {
     seed: u64,
     slice: u64,
     slice_end: u64,
+    /// The count at the last poll. A guest that has not left it since, and counts exits, computes.
+    polled: u64,
     failed: Option<Stop>,
 }
 
@@ -64,8 +68,18 @@ impl Live {
             seed,
             slice,
             slice_end: 0,
+            polled: u64::MAX,
             failed: None,
         }
+    }
+
+    /// For a machine of this reckoning; one that counts instructions unless it is said.
+    #[must_use]
+    pub fn reckoning(mut self, reckoning: Reckoning) -> Self {
+        if reckoning == Reckoning::Exits {
+            self.slice = EXIT_SLICE;
+        }
+        self
     }
 
     /// Where the run is, kept up to date at every stop.
@@ -127,7 +141,8 @@ impl World for Live {
         self.status.count.store(at.position.count, Relaxed);
         self.status.time.store(at.time.0, Relaxed);
         self.check()?;
-        if at.position.count >= self.slice_end {
+        let computes = at.position.count == std::mem::replace(&mut self.polled, at.position.count);
+        if at.position.count >= self.slice_end || computes {
             self.flush();
             self.check()?;
         }
@@ -155,6 +170,16 @@ impl World for Live {
                 return Ok(now);
             }
         }
+    }
+
+    fn now(&mut self, at: At) -> Result<VirtTime, Stop> {
+        Ok(self.pacer.sample(at.time))
+    }
+
+    fn wake(&mut self, at: At, deadline: VirtTime) -> Result<Option<VirtTime>, Stop> {
+        let due = deadline.min(self.next_due());
+        let now = self.pacer.visit(at.position.count, at.time);
+        Ok((now >= due && due != VirtTime::NEVER).then_some(now))
     }
 
     fn answer(&mut self, at: At, query: Query) -> Result<u64, Stop> {

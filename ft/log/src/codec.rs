@@ -2,9 +2,10 @@
 //!
 //! Not responsible for: files and streams (`writer`, `reader`).
 //!
-//! Frame: head u32, payload, CRC-32. The head holds the payload's length in 26 bits and a check of 6 bits, so that a
+//! Frame: head u32, payload, CRC-32. The head holds the payload's length in 25 bits and a check of 5 bits, so that a
 //! damaged length is never taken for a log that ends early. The CRC runs over the CRC of the frame before, the head
-//! and the payload: a removed, repeated or moved entry does not fit either.
+//! and the payload: a removed, repeated or moved entry does not fit either. Sampled times, of which there are as many as all else
+//! together a thousand times, have a frame of their own (`sample`); the lowest two bits of a frame's first byte tell the two apart.
 //!
 //! Payload: kind byte (bit 7: a time follows; bit 6: a sender's number follows), count as difference to the entry
 //! before, RIP and RCX as signed differences, the time (signed difference to what the count alone predicts), the
@@ -13,15 +14,20 @@
 use crate::entry::{Body, EndReason, Entry, OutputSummary};
 use crate::error::{Damage, LogError};
 use crate::header::Header;
+use crate::sample::{self, Sample, Sites};
 use crate::varint::{Taker, put, put_difference};
 use crate::writer::Class;
 use gemel_machine::{At, Digest, DiskStatus, Input, Pause, Position, TimeBase, VirtTime, bus::PowerEvent};
 
 /// Bytes that an entry's payload may have. The largest is a disk read.
 pub const MAX_ENTRY: usize = (1 << LENGTH_BITS) - 1;
-const LENGTH_BITS: u32 = 26;
-pub(crate) const HEAD: usize = 4;
-pub(crate) const CRC: usize = 4;
+const LENGTH_BITS: u32 = 25;
+/// Bits of a head before the length: zero.
+const MARK_BITS: u32 = 2;
+/// Bits of a group of the length, and of its check.
+const GROUP: u32 = 5;
+const HEAD: usize = 4;
+const CRC: usize = 4;
 
 const TIMED: u8 = 0x80;
 const NUMBERED: u8 = 0x40;
@@ -36,19 +42,23 @@ const RE_READ: u8 = 6;
 const ANSWER: u8 = 7;
 const DIGEST: u8 = 8;
 const END: u8 = 9;
+const WAKE: u8 = 10;
+const LANDING: u8 = 11;
 
 /// What an entry's bytes are relative to.
 #[derive(Clone, Copy, Debug)]
 struct Chain {
     previous: At,
     base: Option<TimeBase>,
+    sites: Sites,
     crc: u32,
     ended: bool,
 }
 
 impl Chain {
     fn new(header: &Header, crc: u32) -> Self {
-        Self { previous: header.start, base: header.machine.reckoning.time_base(), crc, ended: false }
+        let base = header.machine.reckoning.time_base();
+        Self { previous: header.start, base, sites: Sites::default(), crc, ended: false }
     }
 
     /// Guest time at `count` if the guest does not idle on the way. Where time is sampled, it stands still between samples.
@@ -67,7 +77,13 @@ impl Chain {
     }
 
     fn moved_to(&mut self, entry: &Entry, crc: u32) {
+        let rcx = self.previous.position.rcx;
         self.previous = entry.at;
+        match entry.body {
+            Body::Time => self.previous.position.rcx = rcx,
+            Body::Wake(time) => self.previous.time = time,
+            _ => {}
+        }
         self.crc = crc;
         self.ended = matches!(entry.body, Body::End { .. });
     }
@@ -76,8 +92,10 @@ impl Chain {
 /// The 32 bits of a frame's head: any single damaged bit contradicts the rest, since each bit of the length
 /// stands in exactly one bit of the check.
 fn head_of(length: u32) -> u32 {
-    let folded = (0..LENGTH_BITS).step_by(6).fold(0, |check, shift| check ^ (length >> shift & 0x3f));
-    length | (!folded & 0x3f) << LENGTH_BITS
+    let ones = (1 << GROUP) - 1;
+    let folded =
+        (0..LENGTH_BITS).step_by(GROUP as usize).fold(0, |check, shift| check ^ (length >> shift & ones));
+    (length | (!folded & ones) << LENGTH_BITS) << MARK_BITS
 }
 
 /// Turns entries into bytes, one after the other.
@@ -100,8 +118,20 @@ impl Encoder {
         let Self { chain } = self;
         let Entry { at, body } = entry;
         let start = out.len();
-        if at.position.count < chain.previous.position.count || at.time < chain.previous.time || chain.ended {
+        let wakes_before = matches!(body, Body::Wake(time) if *time < at.time);
+        if at.position.count < chain.previous.position.count
+            || at.time < chain.previous.time
+            || wakes_before
+            || chain.ended
+        {
             return Err(LogError::Backwards { count: at.position.count });
+        }
+        if *body == Body::Time {
+            Sample::between(chain.previous, *at).put(out, &mut chain.sites, chain.previous.position.rip);
+            let crc = chain.crc_of(&out[start..]);
+            out.push(sample::check(crc));
+            chain.moved_to(entry, crc);
+            return Ok(Class::Time);
         }
         out.extend_from_slice(&[0; HEAD]);
         let (kind, number, class) = kind_of(body);
@@ -117,7 +147,7 @@ impl Encoder {
         if let Some(number) = number {
             put(out, number);
         }
-        put_body(out, body);
+        put_body(out, at, body);
         let length = out.len() - start - HEAD;
         if length > MAX_ENTRY {
             out.truncate(start);
@@ -145,12 +175,14 @@ fn kind_of(body: &Body) -> (u8, Option<u64>, Class) {
         }
         Body::ReRead { .. } => (RE_READ, None, Class::Disk),
         Body::Answer(_) => (ANSWER, None, Class::Answer),
+        Body::Time | Body::Wake(_) => (WAKE, None, Class::Time),
+        Body::Landing(_) => (LANDING, None, Class::Time),
         Body::Digest(_) => (DIGEST, None, Class::Digest),
         Body::End { .. } => (END, None, Class::Other),
     }
 }
 
-fn put_body(out: &mut Vec<u8>, body: &Body) {
+fn put_body(out: &mut Vec<u8>, at: &At, body: &Body) {
     match body {
         Body::Input { input, .. } => match input {
             Input::Serial { port, bytes } => {
@@ -175,7 +207,9 @@ fn put_body(out: &mut Vec<u8>, body: &Body) {
             out.extend_from_slice(&check.to_le_bytes());
         }
         Body::Answer(value) => out.extend_from_slice(&value.to_le_bytes()),
-        Body::Digest(digest) => put_digest(out, digest),
+        Body::Time => {}
+        Body::Wake(time) => put(out, time.0.saturating_sub(at.time.0)),
+        Body::Landing(digest) | Body::Digest(digest) => put_digest(out, digest),
         Body::End { reason, digest, outputs } => {
             let (code, detail) = match reason {
                 EndReason::Stopped => (0, 0),
@@ -230,12 +264,34 @@ impl Decoder {
         if self.chain.ended && !bytes.is_empty() {
             return Err(Damage::AfterEnd);
         }
+        if bytes.first().is_some_and(|first| sample::begins_with(*first)) {
+            return self.decode_sample(bytes);
+        }
         let Some(head) = bytes.first_chunk() else { return Ok(None) };
-        let total = HEAD + Self::payload_length(*head)? + CRC;
+        let total = HEAD + payload_length(*head)? + CRC;
         match bytes.get(..total) {
             Some(frame) => Ok(Some((self.decode_frame(frame)?, total))),
             None => Ok(None),
         }
+    }
+
+    fn decode_sample(&mut self, bytes: &[u8]) -> Result<Option<(Entry, usize)>, Damage> {
+        let Some(covered) = sample::extent(bytes) else { return Ok(None) };
+        let (covered, rest) = bytes.split_at(covered);
+        let Some(check) = rest.first() else { return Ok(None) };
+        let crc = self.chain.crc_of(covered);
+        if sample::check(crc) != *check {
+            return Err(Damage::Checksum);
+        }
+        if self.chain.base.is_some() {
+            return Err(Damage::Content("a sampled time where time follows from the count"));
+        }
+        let at = Sample::take(covered, &mut self.chain.sites, self.chain.previous.position.rip)?
+            .behind(self.chain.previous)
+            .ok_or(Damage::Content("a count or a time beyond 64 bits"))?;
+        let entry = Entry { at, body: Body::Time };
+        self.chain.moved_to(&entry, crc);
+        Ok(Some((entry, covered.len() + 1)))
     }
 
     /// Whether the end entry was decoded.
@@ -243,15 +299,8 @@ impl Decoder {
         self.chain.ended
     }
 
-    /// The payload's length that a frame's head names.
-    pub(crate) fn payload_length(head: [u8; HEAD]) -> Result<usize, Damage> {
-        let head = u32::from_le_bytes(head);
-        let length = head & MAX_ENTRY as u32;
-        if head_of(length) == head { Ok(length as usize) } else { Err(Damage::Length) }
-    }
-
     /// Decodes a whole frame, head to CRC.
-    pub(crate) fn decode_frame(&mut self, frame: &[u8]) -> Result<Entry, Damage> {
+    fn decode_frame(&mut self, frame: &[u8]) -> Result<Entry, Damage> {
         let (covered, crc) = frame.split_last_chunk().ok_or(Damage::Length)?;
         let crc = u32::from_le_bytes(*crc);
         if self.chain.crc_of(covered) != crc {
@@ -279,11 +328,29 @@ impl Decoder {
         }
         let number = if kind & NUMBERED != 0 { Some(bytes.varint()?) } else { None };
         let body = take_body(&mut bytes, kind & KIND, number)?;
+        let body = match body {
+            Body::Wake(_) | Body::Landing(_) if self.chain.base.is_some() => {
+                return Err(Damage::Content("a sampled time where time follows from the count"));
+            }
+            // Read as the difference to the entry's own time.
+            Body::Wake(VirtTime(later)) => {
+                let woken = time.0.checked_add(later);
+                Body::Wake(VirtTime(woken.ok_or(Damage::Content("a time beyond 64 bits"))?))
+            }
+            body => body,
+        };
         if !bytes.0.is_empty() {
             return Err(Damage::Content("bytes left over"));
         }
         Ok(Entry { at: At { position: Position { count, rip, rcx }, time }, body })
     }
+}
+
+/// The payload's length that a frame's head names.
+fn payload_length(head: [u8; HEAD]) -> Result<usize, Damage> {
+    let head = u32::from_le_bytes(head);
+    let length = head >> MARK_BITS & MAX_ENTRY as u32;
+    if head_of(length) == head { Ok(length as usize) } else { Err(Damage::Length) }
 }
 
 fn take_body(bytes: &mut Taker<'_>, kind: u8, number: Option<u64>) -> Result<Body, Damage> {
@@ -310,6 +377,8 @@ fn take_other(bytes: &mut Taker<'_>, kind: u8) -> Result<Body, Damage> {
             Ok(Body::ReRead { disk, tag, status, length, check: bytes.array().map(u32::from_le_bytes)? })
         }
         ANSWER => bytes.word().map(Body::Answer),
+        WAKE => bytes.varint().map(|later| Body::Wake(VirtTime(later))),
+        LANDING => take_digest(bytes).map(Body::Landing),
         DIGEST => take_digest(bytes).map(Body::Digest),
         END => {
             let (code, detail) = (bytes.byte()?, take_u32(bytes)?);

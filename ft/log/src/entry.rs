@@ -2,13 +2,14 @@
 //!
 //! Not responsible for: their bytes (`codec`).
 
-use gemel_machine::{At, Digest, DiskStatus, Input, Pause, bus::PowerEvent};
+use gemel_machine::{At, Digest, DiskStatus, Input, Landing, Pause, VirtTime, bus::PowerEvent};
 use std::fmt;
 
 /// Something that happened at a position.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Entry {
-    /// Where and when: count and time exact, RIP and RCX so that a machine on another path is found out here.
+    /// Where and when: count and time exact, RIP and RCX so that a machine on another path is found out here. The RCX of a
+    /// [`Body::Time`] is not noted, and zero.
     pub at: At,
     /// What.
     pub body: Body,
@@ -41,6 +42,12 @@ pub enum Body {
     },
     /// The answer to a question of the vCPU.
     Answer(u64),
+    /// What time it was when the instruction here asked, where time is sampled: [`Entry::at`] has it.
+    Time,
+    /// At a stop there, the time went on to this, and what was due by it came.
+    Wake(VirtTime),
+    /// Where the machine stands when the next entries come, since its count does not say it. See [`Landing`].
+    Landing(Digest),
     /// The machine's digest here, after all inputs before this entry.
     Digest(Digest),
     /// The run ended here. Nothing follows.
@@ -52,6 +59,16 @@ pub enum Body {
         /// All outputs of the run.
         outputs: OutputSummary,
     },
+}
+
+impl Entry {
+    /// The boundary that a [`Body::Landing`] describes.
+    pub fn landing(&self) -> Option<Landing> {
+        match self.body {
+            Body::Landing(digest) => Some(Landing { position: self.at.position, digest }),
+            _ => None,
+        }
+    }
 }
 
 /// All outputs of a run in two numbers.
@@ -119,6 +136,9 @@ impl fmt::Display for Body {
                 )
             }
             Self::Answer(value) => write!(f, "answer {value:#x}"),
+            Self::Time => f.write_str("time"),
+            Self::Wake(time) => write!(f, "wake at {time}"),
+            Self::Landing(digest) => write!(f, "landing {digest}"),
             Self::Digest(digest) => write!(f, "digest {digest}"),
             Self::End { reason, digest, outputs } => {
                 write!(

@@ -83,9 +83,9 @@ impl Header {
     pub fn new(machine: MachineSpec, clock: ClockKind) -> Self {
         Self {
             reads: vec![ReadPolicy::Carried; machine.disks.len()],
+            epoch: crate::default_epoch(machine.reckoning),
             machine,
             clock,
-            epoch: crate::DEFAULT_EPOCH,
             digest: DigestAlgorithm::Xxh3,
             start: At { position: Default::default(), time: Default::default() },
             images: ImageHints::default(),

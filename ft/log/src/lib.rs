@@ -10,8 +10,11 @@ mod entry;
 mod error;
 mod header;
 mod reader;
+mod sample;
 mod varint;
 mod writer;
+
+use gemel_machine::Reckoning;
 
 pub use codec::{Decoder, Encoder, MAX_ENTRY};
 pub use entry::{Body, EndReason, Entry, OutputSummary, data_check};
@@ -23,3 +26,14 @@ pub use writer::{ByteCounts, Class, LogWriter};
 /// Instructions between two digests unless asked otherwise: a digest of a busy guest's dirty pages then costs well
 /// under 1 % of the run, and a difference is found within a tenth of a second of guest time.
 pub const DEFAULT_EPOCH: u64 = 1 << 24;
+
+/// The same for a machine that counts exits. A guest that boots makes as many in a tenth of a second.
+pub const DEFAULT_EXIT_EPOCH: u64 = 1 << 13;
+
+/// The epoch of a machine unless asked otherwise.
+pub const fn default_epoch(reckoning: Reckoning) -> u64 {
+    match reckoning {
+        Reckoning::Instructions(_) => DEFAULT_EPOCH,
+        Reckoning::Exits => DEFAULT_EXIT_EPOCH,
+    }
+}

@@ -2,9 +2,9 @@
 //!
 //! Not responsible for: what the entries do to a machine (`gemel-replay`).
 
-use crate::codec::{CRC, Decoder, HEAD};
+use crate::codec::Decoder;
 use crate::entry::Entry;
-use crate::error::{Damage, LogError};
+use crate::error::LogError;
 use crate::header::{Header, read_up_to};
 use std::io::Read;
 
@@ -26,6 +26,9 @@ pub enum Item {
     },
 }
 
+/// Bytes read at a time.
+const PIECE: usize = 64 << 10;
+
 /// Reads a log, entry by entry. Memory is bounded by the largest entry that is really there.
 pub struct LogReader<R: Read> {
     header: Header,
@@ -33,19 +36,31 @@ pub struct LogReader<R: Read> {
     source: R,
     entries: u64,
     offset: u64,
-    /// Bytes of the entry that is not whole, once the source has ended there.
-    cut: Option<u64>,
+    /// What was read and is not decoded yet, from `front` on.
+    buffer: Vec<u8>,
+    front: usize,
+    /// The source has ended.
+    exhausted: bool,
 }
 
 impl<R: Read> LogReader<R> {
-    /// Reads the header. A `source` that is a file should be buffered.
+    /// Reads the header.
     ///
     /// # Errors
     /// See [`LogError`].
     pub fn new(mut source: R) -> Result<Self, LogError> {
         let (header, crc, offset) = Header::decode(&mut source)?;
         let decoder = Decoder::new(&header, crc);
-        Ok(Self { header, decoder, source, entries: 0, offset, cut: None })
+        Ok(Self {
+            header,
+            decoder,
+            source,
+            entries: 0,
+            offset,
+            buffer: Vec::new(),
+            front: 0,
+            exhausted: false,
+        })
     }
 
     /// The header.
@@ -68,28 +83,29 @@ impl<R: Read> LogReader<R> {
     /// # Errors
     /// [`LogError::Damaged`] at the damaged entry, [`LogError::Io`] from the stream.
     pub fn next_item(&mut self) -> Result<Item, LogError> {
-        if let Some(leftover) = self.cut {
-            return Ok(Item::Cut { entries: self.entries, offset: self.offset, leftover });
-        }
-        let mut frame = read_up_to(&mut self.source, HEAD)?;
-        if self.decoder.ended() {
-            return if frame.is_empty() { Ok(Item::Complete) } else { Err(self.damaged(Damage::AfterEnd)) };
-        }
-        if let Some(head) = frame.first_chunk() {
-            let rest = Decoder::payload_length(*head).map_err(|d| self.damaged(d))? + CRC;
-            frame.extend(read_up_to(&mut self.source, rest)?);
-            if frame.len() == HEAD + rest {
-                let entry = self.decoder.decode_frame(&frame).map_err(|d| self.damaged(d))?;
+        let Self { entries, offset, .. } = *self;
+        loop {
+            let left = &self.buffer[self.front..];
+            let decoded = self.decoder.decode(left);
+            if let Some((entry, bytes)) =
+                decoded.map_err(|damage| LogError::Damaged { entry: entries, offset, damage })?
+            {
+                self.front += bytes;
+                self.offset += bytes as u64;
                 self.entries += 1;
-                self.offset += frame.len() as u64;
                 return Ok(Item::Entry(entry));
             }
+            if self.exhausted {
+                return Ok(match self.decoder.ended() {
+                    true => Item::Complete,
+                    false => Item::Cut { entries, offset, leftover: left.len() as u64 },
+                });
+            }
+            self.buffer.drain(..self.front);
+            self.front = 0;
+            let piece = read_up_to(&mut self.source, PIECE)?;
+            self.exhausted = piece.len() < PIECE;
+            self.buffer.extend_from_slice(&piece);
         }
-        self.cut = Some(frame.len() as u64);
-        self.next_item()
-    }
-
-    fn damaged(&self, damage: Damage) -> LogError {
-        LogError::Damaged { entry: self.entries, offset: self.offset, damage }
     }
 }

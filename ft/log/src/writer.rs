@@ -22,6 +22,8 @@ pub enum Class {
     Digest,
     /// Answers to the vCPU.
     Answer,
+    /// Sampled times, and where the machine stood when it was told one.
+    Time,
     /// The end.
     Other,
 }
@@ -37,6 +39,8 @@ pub struct ByteCounts {
     pub digest: u64,
     /// Answers to the vCPU.
     pub answers: u64,
+    /// Sampled times, and where the machine stood when it was told one.
+    pub times: u64,
     /// Header and end.
     pub other: u64,
 }
@@ -49,14 +53,15 @@ impl ByteCounts {
             Class::Disk => &mut self.disk,
             Class::Digest => &mut self.digest,
             Class::Answer => &mut self.answers,
+            Class::Time => &mut self.times,
             Class::Other => &mut self.other,
         } += bytes;
     }
 
     /// All bytes.
     pub fn total(&self) -> u64 {
-        let Self { input, disk, digest, answers, other } = *self;
-        input + disk + digest + answers + other
+        let Self { input, disk, digest, answers, times, other } = *self;
+        input + disk + digest + answers + times + other
     }
 }
 

@@ -34,6 +34,14 @@ fn at(count: u64, rip: u64, rcx: u64, time: u64) -> At {
     At { position: Position { count, rip, rcx }, time: VirtTime(time) }
 }
 
+/// The same machine, counting exits.
+fn sampled_header() -> Header {
+    let mut header = header();
+    header.machine.reckoning = Reckoning::Exits;
+    header.epoch = 4096;
+    header
+}
+
 fn input(input: Input) -> Body {
     Body::Input { input, number: None }
 }
@@ -67,6 +75,34 @@ fn entries() -> Vec<Entry> {
     ]
     .map(|(at, body)| Entry { at, body })
     .to_vec()
+}
+
+/// The way of a machine that counts exits: it asks for the time, is stopped at an exit, and where it computes.
+fn sampled_entries() -> Vec<Entry> {
+    let (clock, port) = (0xffff_ffff_8101_0f35, 0xffff_ffff_8140_0720);
+    let digest = Digest { cpu: 0x1111, devices: 0x2222, ram: 0x3333 };
+    let outputs = OutputSummary { count: 2, hash: 0x4444 };
+    [
+        (at(0, port, 0, 1500), Body::Time),
+        (at(1, port, 0, 2600), Body::Time),
+        (at(2, clock, 0, 2700), Body::Time),
+        (at(2, port, 0, 19_000), Body::Time),
+        (at(3, port + 1, 7, 19_000), Body::Wake(VirtTime(1_000_250))),
+        (at(3, clock, 0, 1_000_300), Body::Time),
+        (at(3, 0x40_1000, 9, 1_000_300), Body::Landing(digest)),
+        (at(3, 0x40_1000, 9, 1_000_300), Body::Wake(VirtTime(2_000_250))),
+        (at(3, 0x40_1000, 9, 2_000_250), input(Input::Key(vec![0x1c]))),
+        (at(5, port, 0, 9_000_000), Body::Time),
+        (at(4096, port + 1, 0, 9_000_000), Body::Digest(digest)),
+        (at(4097, port + 1, 0, 9_100_000), Body::End { reason: EndReason::Stopped, digest, outputs }),
+    ]
+    .map(|(at, body)| Entry { at, body })
+    .to_vec()
+}
+
+/// Both kinds of log.
+fn both() -> [(Header, Vec<Entry>); 2] {
+    [(header(), entries()), (sampled_header(), sampled_entries())]
 }
 
 fn written(header: &Header, entries: &[Entry]) -> Vec<u8> {
@@ -107,75 +143,87 @@ fn boundaries(bytes: &[u8]) -> Vec<usize> {
 
 #[test]
 fn the_format_is_what_it_was() {
-    let bytes = written(&header(), &entries());
-    let mut pieces = vec![0];
-    pieces.extend(boundaries(&bytes));
-    let hex = |piece: &[u8]| piece.iter().map(|b| format!("{b:02x}")).collect::<String>() + "\n";
-    let text: String = pieces.windows(2).map(|w| hex(&bytes[w[0]..w[1]])).collect();
-    let path = format!("{}/tests/golden/format-{FORMAT}.hex", env!("CARGO_MANIFEST_DIR"));
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        std::fs::write(&path, &text).unwrap();
+    for (name, (header, entries)) in ["", "-exits"].into_iter().zip(both()) {
+        let bytes = written(&header, &entries);
+        let mut pieces = vec![0];
+        pieces.extend(boundaries(&bytes));
+        let hex = |piece: &[u8]| piece.iter().map(|b| format!("{b:02x}")).collect::<String>() + "\n";
+        let text: String = pieces.windows(2).map(|w| hex(&bytes[w[0]..w[1]])).collect();
+        let path = format!("{}/tests/golden/format-{FORMAT}{name}.hex", env!("CARGO_MANIFEST_DIR"));
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(&path, &text).unwrap();
+        }
+        assert_eq!(text, std::fs::read_to_string(&path).unwrap(), "any change here is a new FORMAT");
+        let (back, end) = read(&bytes);
+        assert_eq!(back, entries);
+        assert_eq!(end.unwrap(), Item::Complete);
+        assert_eq!(LogReader::new(bytes.as_slice()).unwrap().header(), &header);
     }
-    assert_eq!(text, std::fs::read_to_string(&path).unwrap(), "any change here is a new FORMAT");
-    let (back, end) = read(&bytes);
-    assert_eq!(back, entries());
-    assert_eq!(end.unwrap(), Item::Complete);
-    assert_eq!(LogReader::new(bytes.as_slice()).unwrap().header(), &header());
 }
 
 #[test]
-fn the_example_of_the_documentation_is_right() {
+fn the_examples_of_the_documentation_are_right() {
     let text =
         std::fs::read_to_string(format!("{}/../../docs/log-format.md", env!("CARGO_MANIFEST_DIR"))).unwrap();
     let lines = text.lines().filter(|line| line.starts_with("    ")).filter_map(|line| line.split_once(';'));
     let bytes: Vec<u8> = lines
         .flat_map(|(hex, _)| hex.split_whitespace().map(|b| u8::from_str_radix(b, 16).unwrap()))
         .collect();
-    let log = written(&header(), &entries());
-    let starts = boundaries(&log);
-    assert_eq!(bytes, log[starts[0]..starts[2]]);
+    let frames = |(header, entries): &(Header, Vec<Entry>)| {
+        let log = written(header, entries);
+        let starts = boundaries(&log);
+        log[starts[0]..starts[2]].to_vec()
+    };
+    assert_eq!(bytes, both().iter().flat_map(frames).collect::<Vec<u8>>());
 }
 
 #[test]
 fn a_log_cut_at_any_byte_gives_its_whole_entries_and_says_so() {
-    let bytes = written(&header(), &entries());
-    let starts = boundaries(&bytes);
-    for cut in 0..bytes.len() {
-        let (back, end) = read(&bytes[..cut]);
-        let whole = starts[1..].iter().filter(|end| **end <= cut).count();
-        assert_eq!(back, entries()[..whole], "cut at {cut}");
-        match end {
-            Ok(Item::Cut { entries, offset, leftover }) => {
-                assert_eq!((entries, offset), (whole as u64, starts[whole] as u64));
-                assert_eq!(offset + leftover, cut as u64);
+    for (header, entries) in both() {
+        let bytes = written(&header, &entries);
+        let starts = boundaries(&bytes);
+        for cut in 0..bytes.len() {
+            let (back, end) = read(&bytes[..cut]);
+            let whole = starts[1..].iter().filter(|end| **end <= cut).count();
+            assert_eq!(back, entries[..whole], "cut at {cut}");
+            match end {
+                Ok(Item::Cut { entries, offset, leftover }) => {
+                    assert_eq!((entries, offset), (whole as u64, starts[whole] as u64));
+                    assert_eq!(offset + leftover, cut as u64);
+                }
+                Err(LogError::NotALog) => assert_eq!(cut, 0),
+                Err(LogError::HeaderCut) => assert!(cut < starts[0]),
+                other => panic!("cut at {cut}: {other:?}"),
             }
-            Err(LogError::NotALog) => assert_eq!(cut, 0),
-            Err(LogError::HeaderCut) => assert!(cut < starts[0]),
-            other => panic!("cut at {cut}: {other:?}"),
         }
     }
 }
 
 #[test]
 fn a_flipped_bit_anywhere_is_refused_at_its_entry() {
-    let bytes = written(&header(), &entries());
-    let starts = boundaries(&bytes);
-    for bit in 0..bytes.len() * 8 {
-        let mut damaged = bytes.clone();
-        damaged[bit / 8] ^= 1 << (bit % 8);
-        let (back, end) = read(&damaged);
-        let hit = starts.iter().filter(|start| **start <= bit / 8).count();
-        match end {
-            Err(LogError::Damaged { entry, offset, .. }) => {
-                assert_eq!((entry, offset), (hit as u64 - 1, starts[hit - 1] as u64), "bit {bit}");
-                assert_eq!(back, entries()[..hit - 1]);
+    for (header, entries) in both() {
+        let bytes = written(&header, &entries);
+        let starts = boundaries(&bytes);
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            let (back, end) = read(&damaged);
+            let hit = starts.iter().filter(|start| **start <= bit / 8).count();
+            match end {
+                Err(LogError::Damaged { entry, offset, .. }) => {
+                    assert_eq!((entry, offset), (hit as u64 - 1, starts[hit - 1] as u64), "bit {bit}");
+                    assert_eq!(back, entries[..hit - 1]);
+                }
+                Err(
+                    LogError::NotALog
+                    | LogError::Version { .. }
+                    | LogError::HeaderCut
+                    | LogError::HeaderDamaged,
+                ) => {
+                    assert_eq!(hit, 0, "bit {bit}");
+                }
+                other => panic!("bit {bit}: {other:?}"),
             }
-            Err(
-                LogError::NotALog | LogError::Version { .. } | LogError::HeaderCut | LogError::HeaderDamaged,
-            ) => {
-                assert_eq!(hit, 0, "bit {bit}");
-            }
-            other => panic!("bit {bit}: {other:?}"),
         }
     }
 }
@@ -230,6 +278,8 @@ fn entries_go_forward_and_have_a_largest_size() {
     let before = writer.counts();
     assert!(matches!(writer.append(&entry(9, 40, Body::Answer(1))), Err(LogError::Backwards { count: 9 })));
     assert!(matches!(writer.append(&entry(10, 39, Body::Answer(1))), Err(LogError::Backwards { .. })));
+    let wake = Body::Wake(VirtTime(43));
+    assert!(matches!(writer.append(&entry(11, 44, wake)), Err(LogError::Backwards { .. })));
     let big = input(Input::Key(vec![0; MAX_ENTRY]));
     assert!(matches!(writer.append(&entry(11, 44, big)), Err(LogError::TooLarge(_))));
     assert_eq!(writer.counts(), before);
@@ -253,15 +303,20 @@ impl Numbers {
     }
 }
 
-fn random_entry(n: &mut Numbers, previous: At) -> Entry {
+fn random_entry(n: &mut Numbers, previous: At, sampled: bool) -> Entry {
     let count = previous.position.count + n.any() % (1 << 30);
-    let predicted = previous.time.0 + (count - previous.position.count) * 7 / 3;
+    let elapsed = if sampled { 0 } else { (count - previous.position.count) * 7 / 3 };
+    let predicted = previous.time.0 + elapsed;
     let time = if n.next().is_multiple_of(2) { predicted } else { previous.time.0 + n.any() % (1 << 40) };
     let bytes = (0..n.next() % 40).map(|_| n.next() as u8).collect::<Vec<_>>();
     let number = n.next().is_multiple_of(2).then(|| n.any());
     let digest = Digest { cpu: n.next(), devices: n.next(), ram: n.next() };
     let status = if n.next().is_multiple_of(2) { DiskStatus::Ok } else { DiskStatus::Error };
-    let body = match n.next() % 9 {
+    if sampled && n.next().is_multiple_of(2) {
+        let count = previous.position.count + n.any() % 3;
+        return Entry { at: at(count, 0x1000 + n.next() % 40, 0, time), body: Body::Time };
+    }
+    let body = match n.next() % if sampled { 11 } else { 9 } {
         0 => Body::Input { input: Input::Serial { port: n.next() as u8, bytes }, number },
         1 => Body::Input { input: Input::Key(bytes), number },
         2 => Body::Input {
@@ -281,21 +336,31 @@ fn random_entry(n: &mut Numbers, previous: At) -> Entry {
             check: n.next() as u32,
         },
         6 => Body::Answer(n.any()),
+        9 => Body::Wake(VirtTime(time + n.any() % (1 << 40))),
+        10 => Body::Landing(digest),
         _ => Body::Digest(digest),
     };
     Entry { at: at(count, n.any(), n.any(), time), body }
 }
 
+/// Where an entry leaves the machine.
+fn behind(entry: &Entry) -> At {
+    let time = if let Body::Wake(time) = entry.body { time } else { entry.at.time };
+    At { time, ..entry.at }
+}
+
 #[test]
 fn random_entries_come_back_and_random_bytes_never_panic() {
-    let mut header = header();
-    header.machine.reckoning = Reckoning::Instructions(TimeBase { num: 7, den: 3 });
-    for seed in 1..200 {
+    let mut counted = header();
+    counted.machine.reckoning = Reckoning::Instructions(TimeBase { num: 7, den: 3 });
+    for seed in 1..400 {
+        let sampled = seed % 2 == 0;
+        let header = if sampled { sampled_header() } else { counted.clone() };
         let mut n = Numbers(seed);
         let mut entries: Vec<Entry> = Vec::new();
         for _ in 0..50 {
-            let previous = entries.last().map_or(header.start, |e| e.at);
-            entries.push(random_entry(&mut n, previous));
+            let previous = entries.last().map_or(header.start, behind);
+            entries.push(random_entry(&mut n, previous, sampled));
         }
         let mut bytes = written(&header, &entries);
         let (back, end) = read(&bytes);
@@ -305,7 +370,7 @@ fn random_entries_come_back_and_random_bytes_never_panic() {
             let at = n.next() as usize % bytes.len();
             bytes[at] = n.next() as u8;
             let (back, _) = read(&bytes);
-            assert!(back.len() <= entries.len());
+            assert!(back.len() < 2 * entries.len());
         }
         let noise: Vec<u8> = (0..300).map(|_| n.next() as u8).collect();
         let (_, end) = read(&noise);
@@ -313,34 +378,78 @@ fn random_entries_come_back_and_random_bytes_never_panic() {
     }
 }
 
+/// A frame around any payload, with right head and CRC.
+fn framed(payload: &[u8], before: u32) -> Vec<u8> {
+    let length = payload.len() as u32;
+    let folded = (0..25).step_by(5).fold(0, |c, s| c ^ (length >> s & 0x1f));
+    let mut frame = ((length | (!folded & 0x1f) << 25) << 2).to_le_bytes().to_vec();
+    frame.extend_from_slice(payload);
+    let crc = chained(&frame, before);
+    frame.extend_from_slice(&crc.to_le_bytes());
+    frame
+}
+
+fn chained(frame: &[u8], before: u32) -> u32 {
+    data_check(&[&before.to_le_bytes(), frame].concat())
+}
+
 #[test]
 fn well_formed_frames_with_nonsense_inside_are_malformed_not_a_panic() {
-    // Whoever can compute checksums can write anything: re-frame random payloads with right head and CRC.
-    let (_, crc) = header().encode().unwrap();
-    for seed in 1..20_000 {
+    // Whoever can compute checksums can write anything.
+    for seed in 1..40_000 {
+        let header = if seed % 2 == 0 { header() } else { sampled_header() };
+        let (_, crc) = header.encode().unwrap();
         let mut n = Numbers(seed);
-        let mut frame = vec![0; 4];
-        let kinds = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 63];
-        frame.push(kinds[n.next() as usize % kinds.len()] | n.next() as u8 & 0xc0);
-        frame.extend((0..n.next() % 60).map(|_| n.next() as u8));
-        let length = frame.len() as u32 - 4;
-        let folded = (0..26).step_by(6).fold(0, |c, s| c ^ (length >> s & 0x3f));
-        frame[..4].copy_from_slice(&(length | (!folded & 0x3f) << 26).to_le_bytes());
-        let mut covered = crc.to_le_bytes().to_vec();
-        covered.extend_from_slice(&frame);
-        frame.extend_from_slice(&data_check(&covered).to_le_bytes());
-        match gemel_log::Decoder::new(&header(), crc).decode(&frame) {
+        let mut payload: Vec<u8> = (0..1 + n.next() % 60).map(|_| n.next() as u8).collect();
+        let frame = if seed % 8 < 2 {
+            payload[0] |= 3;
+            let crc = chained(&payload, crc);
+            payload.push(crc.to_le_bytes().into_iter().fold(0, |c, b| c ^ b));
+            payload
+        } else {
+            let kinds = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 63];
+            payload[0] = kinds[n.next() as usize % kinds.len()] | n.next() as u8 & 0xc0;
+            framed(&payload, crc)
+        };
+        match gemel_log::Decoder::new(&header, crc).decode(&frame) {
             Ok(Some((entry, used))) => {
-                assert_eq!(used, frame.len());
+                assert!(used == frame.len() || entry.body == Body::Time);
                 let mut again = Vec::new();
-                gemel_log::Encoder::new(&header(), crc).encode(&entry, &mut again).unwrap();
-                let decoded = gemel_log::Decoder::new(&header(), crc).decode(&again);
+                gemel_log::Encoder::new(&header, crc).encode(&entry, &mut again).unwrap();
+                let decoded = gemel_log::Decoder::new(&header, crc).decode(&again);
                 assert_eq!(decoded.unwrap().unwrap().0, entry, "seed {seed}");
             }
-            Ok(None) => panic!("seed {seed}: a whole frame is not whole"),
-            Err(damage) => assert!(matches!(damage, Damage::Content(_)), "seed {seed}: {damage}"),
+            Ok(None) => assert_eq!(frame[0] & 3, 3, "seed {seed}: a whole frame is not whole"),
+            Err(Damage::Content(_)) => {}
+            Err(damage) => assert!(frame[0] & 3 == 3 && damage == Damage::Checksum, "seed {seed}: {damage}"),
         }
     }
+}
+
+#[test]
+fn sampled_times_do_not_stand_in_a_log_that_counts_instructions() {
+    let (_, crc) = header().encode().unwrap();
+    let (_, sampled_crc) = sampled_header().encode().unwrap();
+    for entry in sampled_entries()
+        .into_iter()
+        .filter(|e| matches!(e.body, Body::Time | Body::Wake(_) | Body::Landing(_)))
+    {
+        let mut frame = Vec::new();
+        gemel_log::Encoder::new(&header(), crc).encode(&entry, &mut frame).unwrap();
+        let refused = gemel_log::Decoder::new(&header(), crc).decode(&frame);
+        assert!(matches!(refused, Err(Damage::Content(_))), "{entry}");
+        frame.clear();
+        gemel_log::Encoder::new(&sampled_header(), sampled_crc).encode(&entry, &mut frame).unwrap();
+        let read = gemel_log::Decoder::new(&sampled_header(), sampled_crc).decode(&frame);
+        assert_eq!(read.unwrap().unwrap().0, entry);
+    }
+}
+
+#[test]
+fn numbers_without_end_are_no_reason_to_read_on() {
+    let mut log = written(&sampled_header(), &[]);
+    log.extend([0xfb; 1000]);
+    assert!(matches!(read(&log).1, Err(LogError::Damaged { entry: 0, .. })));
 }
 
 #[test]

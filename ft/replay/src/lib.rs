@@ -3,6 +3,7 @@
 //! Not responsible for: the log's bytes (`gemel-log`), the host (`gemel-host`), a peer (`gemel-pair`, which gives
 //! [`Replay`] its source and [`Record`] its sink).
 
+mod agreed;
 mod disks;
 mod diverged;
 mod evidence;

@@ -3,13 +3,14 @@
 //! Not responsible for: where the entries go (an [`EntrySink`]), the world inside.
 //!
 //! What the machine does by itself is never written: timers, the way through an idle period to the next deadline,
-//! outputs. What is written is what another machine cannot know: inputs, answers, and digests to compare by.
+//! outputs. What is written is what another machine cannot know: inputs, answers, sampled times, and digests to compare by.
 
 use crate::sink::EntrySink;
 use crate::tally::OutputTally;
 use gemel_log::{Body, EndReason, Entry, Header, ReadPolicy, data_check};
 use gemel_machine::{
-    At, Digest, Input, Machine, Output, Pause, Query, RunError, Stop, StopAt, World, forward_to_world,
+    At, Digest, Input, Landing, Machine, Output, Pause, Position, Query, Reckoning, RunError, Stop, StopAt,
+    VirtTime, World, forward_to_world,
 };
 
 /// Wraps a world and records it.
@@ -20,6 +21,10 @@ pub struct Record<W, S> {
     epoch: u64,
     next_epoch: u64,
     tally: OutputTally,
+    /// Time is sampled, and a count does not name every boundary.
+    samples: bool,
+    /// The entry that the machine will meet. Where counts do not name every boundary, it follows the landing that it needs.
+    held: Option<Entry>,
     /// A refusal of the sink that came where the machine takes none; the next poll reports it.
     failed: Option<Stop>,
 }
@@ -35,6 +40,8 @@ impl<W: World, S: EntrySink> Record<W, S> {
             epoch,
             next_epoch: after(header.start.position.count, epoch),
             tally: OutputTally::default(),
+            samples: header.machine.reckoning == Reckoning::Exits,
+            held: None,
             failed: None,
         }
     }
@@ -56,8 +63,8 @@ impl<W: World, S: EntrySink> Record<W, S> {
 
     /// Goes on with another world and the same record: a replay that goes live keeps writing its log.
     pub fn map_world<V: World>(self, f: impl FnOnce(W) -> V) -> Record<V, S> {
-        let Self { world, sink, reads, epoch, next_epoch, tally, failed } = self;
-        Record { world: f(world), sink, reads, epoch, next_epoch, tally, failed }
+        let Self { world, sink, reads, epoch, next_epoch, tally, samples, held, failed } = self;
+        Record { world: f(world), sink, reads, epoch, next_epoch, tally, samples, held, failed }
     }
 
     /// World and sink.
@@ -75,12 +82,17 @@ impl<W: World, S: EntrySink> Record<W, S> {
         machine: &mut Machine,
         outcome: &Result<Pause, RunError>,
     ) -> Result<(), RunError> {
+        self.release()?;
         let reason = match outcome {
             Ok(pause) => EndReason::Guest(*pause),
             Err(RunError::World(Stop::Quit | Stop::EndOfLog)) => EndReason::Stopped,
             Err(_) => return Ok(self.sink.flush()?),
         };
         let digest = machine.digest()?;
+        if self.samples && reason == EndReason::Stopped {
+            // Where a run is stopped its count need not say.
+            self.sink.entry(&Entry { at: machine.at(), body: Body::Landing(digest) })?;
+        }
         let body = Body::End { reason, digest, outputs: self.tally.summary() };
         self.sink.entry(&Entry { at: machine.at(), body })?;
         Ok(self.sink.flush()?)
@@ -98,7 +110,29 @@ impl<W: World, S: EntrySink> Record<W, S> {
         }
     }
 
+    /// An entry for a stop, before the machine meets what is in it.
+    fn enter(&mut self, entry: Entry) -> Result<(), Stop> {
+        if self.samples {
+            self.held = Some(entry);
+            return Ok(());
+        }
+        self.sink.entry(&entry)
+    }
+
+    /// The machine went on: the entry needs no landing, or has it.
+    fn release(&mut self) -> Result<(), Stop> {
+        self.held.take().map_or(Ok(()), |entry| self.sink.entry(&entry))
+    }
+
+    fn keep(&mut self, done: Result<(), Stop>) {
+        if let Err(stop) = done {
+            self.failed.get_or_insert(stop);
+        }
+    }
+
     fn mark(&mut self, at: At) {
+        let released = self.release();
+        self.keep(released);
         if let Err(stop) = self.sink.mark(at, self.tally.count()) {
             self.failed.get_or_insert(stop);
         }
@@ -112,6 +146,8 @@ fn after(count: u64, epoch: u64) -> u64 {
 
 impl<W: World, S: EntrySink> World for Record<W, S> {
     fn next_stop(&mut self, at: At) -> StopAt {
+        let released = self.release();
+        self.keep(released);
         let wanted = self.world.next_stop(at);
         let count = if self.failed.is_some() { 0 } else { wanted.count.min(self.next_epoch) };
         StopAt { count, ..wanted }
@@ -125,12 +161,35 @@ impl<W: World, S: EntrySink> World for Record<W, S> {
         let input = self.world.poll(at)?;
         if let Some(input) = &input {
             let body = self.body_of(input);
-            self.sink.entry(&Entry { at, body })?;
+            self.enter(Entry { at, body })?;
         }
         Ok(input)
     }
 
-    forward_to_world!(input_number, idle, now, wake, landed);
+    fn now(&mut self, at: At) -> Result<VirtTime, Stop> {
+        let time = self.world.now(at)?.max(at.time);
+        let position = Position { rcx: 0, ..at.position };
+        self.sink.entry(&Entry { at: At { position, time }, body: Body::Time })?;
+        Ok(time)
+    }
+
+    fn wake(&mut self, at: At, deadline: VirtTime) -> Result<Option<VirtTime>, Stop> {
+        self.release()?;
+        let woken = self.world.wake(at, deadline)?.map(|time| time.max(at.time));
+        if let Some(time) = woken {
+            self.enter(Entry { at, body: Body::Wake(time) })?;
+        }
+        Ok(woken)
+    }
+
+    fn landed(&mut self, at: At, landing: Landing) {
+        let written =
+            self.sink.entry(&Entry { at, body: Body::Landing(landing.digest) }).and_then(|()| self.release());
+        self.keep(written);
+        self.world.landed(at, landing);
+    }
+
+    forward_to_world!(input_number, idle);
 
     fn answer(&mut self, at: At, query: Query) -> Result<u64, Stop> {
         let value = self.world.answer(at, query)?;
@@ -152,6 +211,7 @@ impl<W: World, S: EntrySink> World for Record<W, S> {
         if self.world.digest_due(at) {
             self.world.digest(at, digest)?;
         }
+        self.release()?;
         if at.position.count >= self.next_epoch {
             self.next_epoch = after(at.position.count, self.epoch);
             self.sink.entry(&Entry { at, body: Body::Digest(digest) })?;

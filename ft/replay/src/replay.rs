@@ -6,7 +6,11 @@
 //! Every entry is met at exactly its position and guest time; a machine that comes by anywhere else has diverged,
 //! and the run ends there. Where the log says nothing, the machine goes its way by itself: through timers, through
 //! idle periods to their next deadline.
+//!
+//! Where positions count exits, an entry's count names the first boundary behind that exit. An entry anywhere else follows a
+//! landing: the machine looks for that boundary, and is past it at the next exit at the latest.
 
+use crate::agreed::Agreed;
 use crate::disks::ReplayDisks;
 use crate::diverged::{Diverged, Mismatch};
 use crate::pending::{Completion, Requests, Trouble};
@@ -15,14 +19,11 @@ use crate::source::{EntrySource, Lookahead};
 use crate::tally::OutputTally;
 use gemel_log::{Body, EndReason, Entry, OutputSummary};
 use gemel_machine::{
-    At, Digest, DiskRequest, Input, InputPort, Machine, Output, Pause, Query, RunError, Stop, StopAt,
-    VirtTime, World,
+    At, Digest, DiskRequest, Input, InputPort, Landing, Machine, Output, Pause, Position, Query, RunError,
+    Stop, StopAt, VirtTime, World,
 };
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, VecDeque};
-
-/// How many agreed entries a divergence report shows.
-const REMEMBERED: usize = 16;
+use std::collections::BTreeMap;
 
 /// Answers from a log.
 pub struct Replay<S, O> {
@@ -32,6 +33,8 @@ pub struct Replay<S, O> {
     progress: Progress,
     /// The next entry is a digest, and the machine is there.
     digest_here: bool,
+    /// Where the machine was last told to look for a landing.
+    sought: Option<At>,
     /// Trouble that came where the machine takes none; the next poll reports it.
     failed: Option<Stop>,
 }
@@ -47,8 +50,8 @@ pub struct Progress {
     last_number: Option<u64>,
     /// Entries agreed with so far.
     entries: u64,
-    agreed: VecDeque<String>,
-    /// The count behind the instruction that the last answer was given to: the answer's own position lies before
+    agreed: Agreed,
+    /// The count behind the instruction that the last answer or time was given to: its own position lies before
     /// that instruction, which is finished all the same.
     answered: u64,
 }
@@ -60,8 +63,8 @@ impl Progress {
     }
 
     /// The last entry agreed with, in words.
-    pub fn last_entry(&self) -> Option<&str> {
-        self.agreed.back().map(String::as_str)
+    pub fn last_entry(&self) -> Option<String> {
+        self.agreed.words().next_back()
     }
 
     /// Outputs so far.
@@ -124,7 +127,7 @@ fn order(at: At, other: At) -> Ordering {
 
 /// Whether the machine comes to what an entry says by going on from there, and not by being told.
 fn by_itself(body: &Body) -> bool {
-    matches!(body, Body::Answer(_) | Body::End { reason: EndReason::Guest(_), .. })
+    matches!(body, Body::Answer(_) | Body::Time | Body::End { reason: EndReason::Guest(_), .. })
 }
 
 fn mismatch(what: &'static str, expected: impl ToString, found: impl ToString) -> Mismatch {
@@ -166,7 +169,7 @@ impl<S: EntrySource, O: OutputSink> Replay<S, O> {
 
     /// Goes on from where a replay of the same log was.
     pub fn resume(source: S, outputs: O, disks: Box<dyn ReplayDisks>, progress: Progress) -> Self {
-        Self { source, outputs, disks, progress, digest_here: false, failed: None }
+        Self { source, outputs, disks, progress, digest_here: false, sought: None, failed: None }
     }
 
     /// How far it has come.
@@ -272,17 +275,14 @@ impl<S: EntrySource, O: OutputSink> Replay<S, O> {
             entry: self.progress.entries,
             expected: entry.map_or_else(|| "no entry here".into(), Entry::to_string),
             mismatches,
-            agreed: self.progress.agreed.iter().cloned().collect(),
+            agreed: self.progress.agreed.words().collect(),
         }))
     }
 
     /// The machine did as this entry says.
     fn agree(&mut self, entry: &Entry) {
         self.source.advance();
-        if self.progress.agreed.len() == REMEMBERED {
-            self.progress.agreed.pop_front();
-        }
-        self.progress.agreed.push_back(format!("{}: {entry}", self.progress.entries));
+        self.progress.agreed.add(self.progress.entries, entry);
         self.progress.entries += 1;
     }
 
@@ -324,7 +324,7 @@ impl<S: EntrySource, O: OutputSink> Replay<S, O> {
                 let data = self.complete(at, entry, done)?;
                 Input::DiskDone { disk, tag, status, data }
             }
-            Body::Answer(_) | Body::Digest(_) | Body::End { .. } => return Err(Stop::EndOfLog),
+            _ => return Err(Stop::EndOfLog),
         };
         self.agree(entry);
         Ok(input)
@@ -358,11 +358,16 @@ impl<S: EntrySource, O: OutputSink> World for Replay<S, O> {
         // An entry or a limit at this count and later in time: the machine is halted, and `idle` takes it there. A
         // stop at this very count would keep it from noticing that it is. But what is due right here (after a
         // digest) is for the next poll.
+        let mut landing = None;
         let count = match self.source.peek() {
             _ if self.failed.is_some() => 0,
-            Ok(Lookahead::Entry(Entry { at: there, body })) => {
+            Ok(Lookahead::Entry(entry @ Entry { at: there, body })) => {
                 let count = there.position.count;
                 match by_itself(body) {
+                    _ if matches!(body, Body::Landing(_)) && at.position.count <= count => {
+                        landing = entry.landing();
+                        count
+                    }
                     true => count.saturating_add(1).max(at.position.count + 1),
                     false if order(at, *there).is_lt() => count.max(at.position.count + 1),
                     false => 0,
@@ -376,7 +381,8 @@ impl<S: EntrySource, O: OutputSink> World for Replay<S, O> {
                 0
             }
         };
-        StopAt { count, ..StopAt::NEVER }
+        self.sought = landing.map(|_| at);
+        StopAt { count, landing, ..StopAt::NEVER }
     }
 
     fn poll(&mut self, at: At) -> Result<Option<Input>, Stop> {
@@ -396,6 +402,12 @@ impl<S: EntrySource, O: OutputSink> World for Replay<S, O> {
                     if by_itself(&entry.body) && order(at, there).is_eq() {
                         return Ok(None);
                     }
+                    // The machine looks for the boundary itself, or is told before it polls again.
+                    if matches!(entry.body, Body::Landing(_)) && order(at, there).is_eq()
+                        || matches!(entry.body, Body::Wake(_)) && at == there
+                    {
+                        return Ok(None);
+                    }
                     let entry = entry.clone();
                     let mismatches = position_mismatches(there, at);
                     if !mismatches.is_empty() {
@@ -407,7 +419,7 @@ impl<S: EntrySource, O: OutputSink> World for Replay<S, O> {
                             self.digest_here = true;
                             Ok(None)
                         }
-                        Body::Answer(_) | Body::End { .. } => Err(Stop::EndOfLog),
+                        _ => Err(Stop::EndOfLog),
                     };
                 }
                 Lookahead::UpTo(limit) => match self.against(at, limit) {
@@ -427,7 +439,11 @@ impl<S: EntrySource, O: OutputSink> World for Replay<S, O> {
     fn idle(&mut self, at: At, until: VirtTime) -> Result<VirtTime, Stop> {
         loop {
             let (there, limit, waits) = match self.source.peek()? {
-                Lookahead::Entry(entry) => (entry.at, false, !by_itself(&entry.body)),
+                Lookahead::Entry(entry) => {
+                    // A guest that sleeps where a landing was looked for in vain is not at it.
+                    let in_vain = matches!(entry.body, Body::Landing(_)) && self.sought == Some(at);
+                    (entry.at, false, !by_itself(&entry.body) && !in_vain)
+                }
                 Lookahead::UpTo(limit) => (limit, true, false),
                 Lookahead::Ended | Lookahead::Cut { .. } => return Err(Stop::EndOfLog),
             };
@@ -453,6 +469,72 @@ impl<S: EntrySource, O: OutputSink> World for Replay<S, O> {
                     return Err(self.diverged(at, expected.as_ref(), mismatches));
                 }
             }
+        }
+    }
+
+    fn now(&mut self, at: At) -> Result<VirtTime, Stop> {
+        loop {
+            match self.source.peek()? {
+                Lookahead::Entry(entry) => {
+                    let (Entry { at: there, body }, here) = (entry, at.position);
+                    let as_noted = there.position.count == here.count && there.position.rip == here.rip;
+                    if *body == Body::Time && as_noted && there.time >= at.time {
+                        let entry = entry.clone();
+                        self.agree(&entry);
+                        self.progress.answered = here.count.saturating_add(1);
+                        return Ok(entry.at.time);
+                    }
+                    let entry = entry.clone();
+                    let position = Position { rcx: entry.at.position.rcx, ..here };
+                    let mut mismatches = position_mismatches(entry.at, At { position, time: at.time });
+                    if entry.body == Body::Time {
+                        mismatches.retain(|m| m.what != "time" || entry.at.time < at.time);
+                    } else {
+                        mismatches.push(mismatch("event", &entry.body, "the guest asks what time it is"));
+                    }
+                    return Err(self.diverged(at, Some(&entry), mismatches));
+                }
+                Lookahead::UpTo(limit) if at.position.count < limit.position.count => {
+                    return Err(self.beyond(at, limit));
+                }
+                Lookahead::UpTo(limit)
+                    if at.position.count <= self.progress.answered.max(limit.position.count) =>
+                {
+                    self.source.wait()?;
+                }
+                Lookahead::UpTo(limit) => return Err(self.beyond(at, limit)),
+                // An instruction that asks twice is finished, in no time, before the run ends.
+                Lookahead::Ended | Lookahead::Cut { .. } => {
+                    self.failed.get_or_insert(Stop::EndOfLog);
+                    return Ok(at.time);
+                }
+            }
+        }
+    }
+
+    fn wake(&mut self, at: At, _deadline: VirtTime) -> Result<Option<VirtTime>, Stop> {
+        match self.source.peek()? {
+            Lookahead::Entry(Entry { at: there, body: Body::Wake(time) }) if *there == at => {
+                let (time, entry) = (*time, Entry { at, body: Body::Wake(*time) });
+                self.agree(&entry);
+                Ok(Some(time))
+            }
+            // A machine that comes past an entry is found out when it polls.
+            _ => Ok(None),
+        }
+    }
+
+    fn landed(&mut self, at: At, landing: Landing) {
+        // A machine that is at such a boundary for a reason of its own says so too.
+        let here = match self.source.peek() {
+            Ok(Lookahead::Entry(entry)) if entry.landing() == Some(landing) => entry.clone(),
+            _ => return,
+        };
+        if here.at == at {
+            self.agree(&here);
+        } else {
+            let mismatches = position_mismatches(here.at, at);
+            self.failed = Some(self.diverged(at, Some(&here), mismatches));
         }
     }
 

@@ -25,6 +25,7 @@ pub mod floating_index;
 pub mod interrupts;
 pub mod io;
 mod io_permission;
+pub mod latitude;
 pub mod logical;
 pub mod mmx;
 pub mod privileged_flags;

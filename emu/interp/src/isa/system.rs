@@ -7,7 +7,7 @@ use crate::cpu::Cpu;
 use crate::fault::R;
 use crate::lower::Form;
 use crate::op::{Handler, Op};
-use gemel_machine::{CpuIo, Query};
+use gemel_machine::CpuIo;
 use gemel_x86::control::{CR4_OSXSAVE, CR4_PCE, CR4_TSD, XCR0_AVX, XCR0_AVX512, XCR0_SSE, XCR0_X87};
 use gemel_x86::flags::AC;
 use gemel_x86::{Feature, msr};
@@ -172,7 +172,7 @@ fn read_tsc(cpu: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     if cpu.s.cr4 & CR4_TSD != 0 && cpu.s.cpl != 0 {
         return cpu.general_protection(0);
     }
-    let tsc = io.query(cpu.at(op), Query::Tsc).wrapping_add(cpu.s.tsc_offset);
+    let tsc = cpu.machine_tsc(cpu.at(op), io).wrapping_add(cpu.s.tsc_offset);
     cpu.put_pair(tsc);
     Ok(())
 }

@@ -1,30 +1,46 @@
-//! An engine with a fault: the interpreter, which at one count changes something that no instruction changed.
+//! An engine with a fault: the interpreter, which at one count changes something that no instruction changed, or has one
+//! mnemonic leave a wrong flag wherever it stands.
 //!
 //! Not responsible for: being found out.
 
 use gemel_interp::Interp;
 use gemel_machine::{Aim, Attention, CpuIo, EngineError, Exit, GuestRam, Position, Query, Vcpu};
 use gemel_x86::CpuState;
+use iced_x86::{Decoder, DecoderOptions, Mnemonic};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// What goes wrong, once the count is reached.
+/// A part of the CPU in which a bit can be wrong.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Part {
+    General(usize),
+    Vector(usize),
+    Float(usize),
+    Rip,
+    Flags,
+    Cr2,
+    Star,
+}
+
+/// What goes wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {
     /// Nothing.
     None,
-    /// A bit of a general register.
-    Register(u64, usize),
-    /// The byte at a physical address.
-    Memory(u64, u64),
-    /// A status flag, which the next instruction that writes flags puts right.
-    Flag(u64, u64),
+    /// A bit of a register, once the count is reached.
+    Register { count: u64, part: Part, bit: u32 },
+    /// Bits of the byte at a physical address, once the count is reached.
+    Memory { count: u64, address: u64, bits: u8 },
+    /// A flag, after every instruction of a mnemonic.
+    Mnemonic { mnemonic: Mnemonic, flag: u64 },
 }
 
 impl Fault {
-    fn count(self) -> u64 {
+    /// Where it strikes.
+    fn count(self) -> Option<u64> {
         match self {
-            Self::None => u64::MAX,
-            Self::Register(count, _) | Self::Memory(count, _) | Self::Flag(count, _) => count,
+            Self::None | Self::Mnemonic { .. } => None,
+            Self::Register { count, .. } | Self::Memory { count, .. } => Some(count),
         }
     }
 }
@@ -33,36 +49,79 @@ pub struct Faulty {
     inner: Interp,
     ram: Arc<GuestRam>,
     fault: Fault,
+    /// By RIP: the mnemonic there, and where the next instruction is. Code of 64-bit guests mapped one to one that do not change it.
+    seen: BTreeMap<u64, (Mnemonic, u64)>,
 }
 
 impl Faulty {
     pub fn new(inner: Interp, ram: Arc<GuestRam>, fault: Fault) -> Self {
-        Self { inner, ram, fault }
+        Self { inner, ram, fault, seen: BTreeMap::new() }
     }
 
     fn strike(&mut self) -> Result<(), EngineError> {
         let mut state = self.inner.save()?;
         match self.fault {
             Fault::None => {}
-            Fault::Register(_, register) => state.gpr[register] ^= 1 << 40,
-            Fault::Flag(_, flag) => state.rflags ^= flag,
-            Fault::Memory(_, address) => {
+            Fault::Register { part, bit, .. } => {
+                let (low, wide) = (1u64 << (bit & 63), 1u128 << (bit & 127));
+                match part {
+                    Part::General(n) => state.gpr[n] ^= low,
+                    Part::Vector(n) => state.xmm[n] ^= wide,
+                    Part::Float(n) => state.st[n] ^= wide,
+                    Part::Rip => state.rip ^= low,
+                    Part::Flags => state.rflags ^= low,
+                    Part::Cr2 => state.cr2 ^= low,
+                    Part::Star => state.star ^= low,
+                }
+            }
+            Fault::Mnemonic { flag, .. } => state.rflags ^= flag,
+            Fault::Memory { address, bits, .. } => {
                 let [byte] = self.ram.read_array(address).map_err(|e| EngineError::State(e.to_string()))?;
-                self.ram.write(address, &[!byte]).map_err(|e| EngineError::State(e.to_string()))?;
+                self.ram.write(address, &[byte ^ bits]).map_err(|e| EngineError::State(e.to_string()))?;
             }
         }
         self.inner.restore(&state)
+    }
+
+    fn instruction(&mut self, rip: u64) -> (Mnemonic, u64) {
+        let ram = &self.ram;
+        *self.seen.entry(rip).or_insert_with(|| {
+            let mut bytes = [0; 15];
+            let _ = ram.read(rip, &mut bytes);
+            let instruction = Decoder::with_ip(64, &bytes, rip, DecoderOptions::NONE).decode();
+            (instruction.mnemonic(), instruction.next_ip())
+        })
+    }
+
+    /// Step by step, with a look at each instruction.
+    fn run_with_mnemonic(&mut self, io: &mut dyn CpuIo, wrong: Mnemonic) -> Result<Exit, EngineError> {
+        loop {
+            let before = self.position();
+            let (mnemonic, next) = self.instruction(before.rip);
+            let mut bounded = Bounded { io: &mut *io, bound: before.count + 1, wanted: u64::MAX };
+            let exit = self.inner.run(&mut bounded)?;
+            let wanted = bounded.wanted;
+            let after = self.position();
+            if after.count > before.count && mnemonic == wrong && after.rip == next {
+                self.strike()?;
+            }
+            if exit != Exit::Stop || after.count >= wanted {
+                return Ok(exit);
+            }
+        }
     }
 }
 
 impl Vcpu for Faulty {
     fn run(&mut self, io: &mut dyn CpuIo) -> Result<Exit, EngineError> {
-        let due = self.fault.count();
-        if self.position().count >= due {
-            return self.inner.run(io);
+        if let Fault::Mnemonic { mnemonic, .. } = self.fault {
+            return self.run_with_mnemonic(io, mnemonic);
         }
-        let exit = self.inner.run(&mut Bounded { io, bound: due })?;
-        if exit == Exit::Stop && self.position().count == due {
+        let Some(due) = self.fault.count().filter(|due| self.position().count < *due) else {
+            return self.inner.run(io);
+        };
+        let exit = self.inner.run(&mut Bounded { io, bound: due, wanted: u64::MAX })?;
+        if self.position().count == due {
             self.strike()?;
         }
         Ok(exit)
@@ -93,10 +152,13 @@ impl Vcpu for Faulty {
 struct Bounded<'a> {
     io: &'a mut dyn CpuIo,
     bound: u64,
+    /// What the machine wants.
+    wanted: u64,
 }
 
 impl Bounded<'_> {
-    fn bound(&self, attention: Attention) -> Attention {
+    fn bound(&mut self, attention: Attention) -> Attention {
+        self.wanted = attention.stop;
         Attention { stop: attention.stop.min(self.bound), ..attention }
     }
 }

@@ -7,13 +7,14 @@
 mod faulty;
 mod guest;
 
-use faulty::Fault;
+use faulty::{Fault, Part};
 use gemel_diverge::{Agreement, Finding, Outcome, Plan, Subject, compare, first_difference, write_bundle};
 use gemel_log::{EndReason, LogReader};
 use gemel_machine::Machine;
 use gemel_replay::{Conclusion, LogSource, NoDisks, ReplayDisks};
-use gemel_x86::flags::CF;
+use gemel_x86::flags::{CF, ZF};
 use guest::{DATA, Followed, TURN, header, machine, record};
+use iced_x86::Mnemonic;
 use std::error::Error;
 use std::fs::{self, File};
 use std::io::Read;
@@ -23,6 +24,10 @@ const LENGTH: u64 = 100_000;
 
 fn followed(name: &'static str, log: &[u8], fault: Fault) -> Followed {
     Followed { name, log: log.to_vec(), fault, rbx: 1 }
+}
+
+fn wrong_register(count: u64, register: usize) -> Fault {
+    Fault::Register { count, part: Part::General(register), bit: 40 }
 }
 
 fn plan(interval: u64) -> Plan {
@@ -61,8 +66,8 @@ fn a_wrong_register_is_found_at_its_instruction() {
     let log = record(Fault::None, 1, LENGTH);
     let good = followed("good", &log, Fault::None);
     for count in [1, 777, 54_321, LENGTH - 1] {
-        for interval in [1 << 28, 10_000, 64] {
-            let bad = followed("bad", &log, Fault::Register(count, 3));
+        for interval in [1 << 28, 10_000, 3_000] {
+            let bad = followed("bad", &log, wrong_register(count, 3));
             let found = finding(outcome(&good, &bad, plan(interval)));
             assert_eq!(found.at.position.count, count - 1, "interval {interval}");
             let elements: Vec<_> = found.cpu.iter().map(|d| d.element.as_str()).collect();
@@ -80,7 +85,7 @@ fn a_wrong_byte_is_found_with_the_instruction_that_wrote_it_before() {
     let log = record(Fault::None, 1, LENGTH);
     // The byte was written by the loop's third instruction in a turn not long before.
     let count = 40_000 - 3;
-    let bad = followed("bad", &log, Fault::Memory(count, DATA + 8));
+    let bad = followed("bad", &log, Fault::Memory { count, address: DATA + 8, bits: 0xff });
     let found = finding(outcome(&followed("good", &log, Fault::None), &bad, plan(1 << 28)));
     assert_eq!(found.at.position.count, count - 1);
     assert_eq!((found.memory_bytes, found.memory.len()), (1, 1));
@@ -98,7 +103,11 @@ fn a_wrong_byte_is_found_with_the_instruction_that_wrote_it_before() {
 fn a_difference_that_heals_is_not_taken_for_the_one_that_stays() {
     let log = record(Fault::None, 1, LENGTH);
     // The jump at the end of the turn sees the wrong flag; the addition after it puts it right.
-    let bad = followed("bad", &log, Fault::Flag(80 * TURN - 1, CF));
+    let bad = followed(
+        "bad",
+        &log,
+        Fault::Register { count: 80 * TURN - 1, part: Part::Flags, bit: CF.trailing_zeros() },
+    );
     let good = followed("good", &log, Fault::None);
     assert!(
         matches!(outcome(&good, &bad, plan(1 << 28)), Outcome::Agree(_)),
@@ -110,14 +119,43 @@ fn a_difference_that_heals_is_not_taken_for_the_one_that_stays() {
 }
 
 #[test]
+fn whatever_part_of_the_cpu_is_wrong_is_named() {
+    let log = record(Fault::None, 1, LENGTH);
+    let good = followed("good", &log, Fault::None);
+    for (part, bit, name) in [
+        (Part::Vector(3), 100, "xmm[3]"),
+        (Part::Float(5), 79, "st[5]"),
+        (Part::Cr2, 63, "cr2"),
+        (Part::Star, 4, "star"),
+        (Part::Rip, 3, "rip"),
+    ] {
+        let bad = followed("bad", &log, Fault::Register { count: 60_000, part, bit });
+        let found = finding(outcome(&bad, &good, plan(1 << 28)));
+        assert_eq!((found.at.position.count, found.cpu[0].element.as_str()), (59_999, name));
+    }
+}
+
+#[test]
+fn a_mnemonic_that_leaves_a_wrong_flag_is_named() {
+    let log = record(Fault::None, 1, LENGTH);
+    let good = followed("good", &log, Fault::None);
+    // The addition is the first instruction of a turn, and its flags last until the next one that writes them.
+    let bad = followed("bad", &log, Fault::Mnemonic { mnemonic: Mnemonic::Add, flag: ZF });
+    let found = finding(outcome(&bad, &good, plan(16)));
+    assert_eq!(found.at.position.count, 0);
+    assert_eq!(found.instruction.unwrap().text, "add rax,rbx");
+    assert_eq!(found.cpu[0].element, "rflags");
+}
+
+#[test]
 fn a_log_that_both_engines_contradict_is_the_one_that_is_wrong() {
-    let log = record(Fault::Register(12_345, 0), 1, LENGTH);
+    let log = record(wrong_register(12_345, 0), 1, LENGTH);
     let (a, b) = (followed("a", &log, Fault::None), followed("b", &log, Fault::None));
     let Outcome::LogDiffers(diverged) = outcome(&a, &b, plan(1 << 28)) else { panic!("not found out") };
     // The first digest behind the fault.
     assert_eq!(diverged.at.position.count, 20_000);
     // And the engine that made it is the one that parts from a good one.
-    let maker = followed("maker", &log, Fault::Register(12_345, 0));
+    let maker = followed("maker", &log, wrong_register(12_345, 0));
     let found = finding(outcome(&maker, &a, plan(1 << 28)));
     assert_eq!(found.at.position.count, 12_344);
 }
@@ -163,7 +201,7 @@ impl Subject for Bundle {
 #[test]
 fn a_bundle_shows_the_same_parting_without_the_run_before_it() {
     let log = record(Fault::None, 1, LENGTH);
-    let fault = Fault::Register(54_321, 6);
+    let fault = wrong_register(54_321, 6);
     let (good, bad) = (followed("good", &log, Fault::None), followed("bad", &log, fault));
     let found = finding(outcome(&good, &bad, plan(1 << 28)));
     let directory = tempfile::tempdir().unwrap();

@@ -81,7 +81,7 @@ fn header(guest: Guest) -> Header {
 
 fn guest(seed: u64) -> Guest {
     let prefers = if seed.is_multiple_of(2) { Prefers::Stop } else { Prefers::Halted };
-    Guest { seed, power_off_after: None, prefers }
+    Guest { seed, power_off_after: None, prefers, exits: false }
 }
 
 struct Recorded {

@@ -28,7 +28,7 @@ fn header(guest: Guest, policy: ReadPolicy) -> Header {
 
 fn record(guest: Guest, dice: u64, length: u64, policy: ReadPolicy) -> Run {
     let mut log = Vec::new();
-    let mut machine = machine(guest);
+    let mut machine = tiny::kicked(guest, dice);
     let header = header(guest, policy);
     let sink = LogWriter::new(&mut log, &header).unwrap();
     let mut world = Record::new(Dice::new(dice, length), sink, &header);
@@ -76,7 +76,22 @@ fn diverged(result: Result<Conclusion, RunError>) -> Box<Diverged> {
 
 fn guest(seed: u64) -> Guest {
     let prefers = if seed.is_multiple_of(2) { Prefers::Stop } else { Prefers::Halted };
-    Guest { seed, power_off_after: seed.is_multiple_of(3).then_some(15_000), prefers }
+    Guest { seed, power_off_after: seed.is_multiple_of(3).then_some(15_000), prefers, exits: false }
+}
+
+/// The same guest on a machine that counts exits, of which there are fewer.
+fn exiting(seed: u64) -> Guest {
+    let guest = guest(seed);
+    Guest { power_off_after: guest.power_off_after.map(|n| n / 10), exits: true, ..guest }
+}
+
+/// Both, each with a length for a run.
+fn both(seed: u64, length: u64) -> [(Guest, u64); 2] {
+    [(guest(seed), length), (exiting(seed), length / 8)]
+}
+
+fn kinds(run: &Run, kind: fn(&Body) -> bool) -> usize {
+    entries(&run.log).1.iter().filter(|e| kind(&e.body)).count()
 }
 
 fn entries(log: &[u8]) -> (Header, Vec<Entry>) {
@@ -98,9 +113,10 @@ fn written(header: &Header, entries: &[Entry]) -> Option<Vec<u8>> {
 
 #[test]
 fn a_replay_does_what_the_recorded_run_did() {
-    let (mut stopped, mut ended, mut digests) = (0, 0, 0);
-    for seed in 1..60 {
-        let run = record(guest(seed), seed + 1000, 20_000, ReadPolicy::Carried);
+    let (mut stopped, mut ended, mut digests, mut landings, mut wakes) = (0, 0, 0, 0, 0);
+    for (guest, length) in (1..60).flat_map(|seed| both(seed, 20_000)) {
+        let seed = guest.seed;
+        let run = record(guest, seed + 1000, length, ReadPolicy::Carried);
         let again = replay(run.guest, &run.log, Box::new(NoDisks));
         let reason = match run.outcome {
             Ok(pause) => EndReason::Guest(pause),
@@ -114,18 +130,19 @@ fn a_replay_does_what_the_recorded_run_did() {
         assert_eq!(again.result.unwrap(), Conclusion::Complete { reason }, "seed {seed}");
         assert_eq!(again.digest, run.digest, "seed {seed}");
         assert_eq!(again.outputs, run.outputs, "seed {seed}");
-        digests += entries(&run.log).1.iter().filter(|e| matches!(e.body, Body::Digest(_))).count();
+        digests += kinds(&run, |body| matches!(body, Body::Digest(_)));
+        landings += kinds(&run, |body| matches!(body, Body::Landing(_)));
+        wakes += kinds(&run, |body| matches!(body, Body::Wake(_)));
     }
-    assert!(
-        stopped > 5 && ended > 5 && digests > 100,
-        "the runs show too little: {stopped} {ended} {digests}"
-    );
+    let shown = [stopped > 10, ended > 10, digests > 200, landings > 1000, wakes > 1000];
+    assert_eq!(shown, [true; 5], "the runs show too little: {stopped} {ended} {digests} {landings} {wakes}");
 }
 
 #[test]
 fn a_replay_reads_its_own_identical_image_and_applies_the_writes() {
-    for seed in 1..20 {
-        let run = record(guest(seed), seed, 20_000, ReadPolicy::FromImage);
+    for (guest, length) in (1..20).flat_map(|seed| both(seed, 20_000)) {
+        let seed = guest.seed;
+        let run = record(guest, seed, length, ReadPolicy::FromImage);
         let image = Image::new();
         let again = replay(run.guest, &run.log, Box::new(image.clone()));
         assert!(matches!(again.result, Ok(Conclusion::Complete { .. })), "seed {seed}: {:?}", again.result);
@@ -142,7 +159,7 @@ fn a_replay_reads_its_own_identical_image_and_applies_the_writes() {
         };
         assert_eq!(closed(&image.content()), closed(&run.image), "seed {seed}");
         assert_ne!(closed(&run.image), closed(&Image::new().content()), "seed {seed}: nothing was written");
-        let carried = record(guest(seed), seed, 20_000, ReadPolicy::Carried);
+        let carried = record(guest, seed, length, ReadPolicy::Carried);
         assert_eq!(carried.digest, run.digest);
         assert!(carried.log.len() > run.log.len());
     }
@@ -168,26 +185,25 @@ fn another_image_is_found_out_at_the_first_read() {
 
 #[test]
 fn a_log_cut_at_any_byte_replays_up_to_its_last_whole_entry() {
-    let run = record(
-        Guest { seed: 11, power_off_after: None, prefers: Prefers::Halted },
-        5,
-        1_500,
-        ReadPolicy::FromImage,
-    );
-    let (_, all) = entries(&run.log);
-    let header = header(run.guest, ReadPolicy::FromImage).encode().unwrap().0.len();
-    assert!(all.len() > 30);
-    for cut in header..run.log.len() {
-        let again = replay(run.guest, &run.log[..cut], Box::new(Image::new()));
-        let Ok(Conclusion::Cut { entries, .. }) = again.result else {
-            panic!("cut at {cut}: {:?}", again.result)
-        };
-        assert_eq!(entries, again.entries);
-        let last = entries.checked_sub(1).map_or(0, |i| all[i as usize].at.position.count);
-        // An answer is given in the middle of an instruction, which is then finished.
-        let inside = entries > 0 && matches!(all[entries as usize - 1].body, Body::Answer(_));
-        assert_eq!(again.count, last + u64::from(inside), "cut at {cut}");
-        assert!(run.outputs.starts_with(&again.outputs));
+    for (guest, length) in both(11, 1_500) {
+        let run = record(guest, 5, length, ReadPolicy::FromImage);
+        let (_, all) = entries(&run.log);
+        let header = header(run.guest, ReadPolicy::FromImage).encode().unwrap().0.len();
+        assert!(all.len() > 30);
+        for cut in header..run.log.len() {
+            let again = replay(run.guest, &run.log[..cut], Box::new(Image::new()));
+            let Ok(Conclusion::Cut { entries, .. }) = again.result else {
+                panic!("cut at {cut}: {:?}", again.result)
+            };
+            assert_eq!(entries, again.entries);
+            let last = entries.checked_sub(1).map(|i| &all[i as usize]);
+            let count = last.map_or(0, |entry| entry.at.position.count);
+            // An answer is given in the middle of an instruction, which is then finished.
+            let inside = last.is_some_and(|entry| matches!(entry.body, Body::Answer(_) | Body::Time));
+            let counted = if guest.exits { again.count > count } else { true };
+            assert_eq!(again.count, count + u64::from(inside && counted), "cut at {cut}");
+            assert!(run.outputs.starts_with(&again.outputs));
+        }
     }
 }
 
@@ -216,8 +232,9 @@ fn changes_nothing(run: &Run, at: usize, with: &Entry) -> bool {
 
 #[test]
 fn every_change_to_an_event_is_found_out() {
-    for seed in [3, 4] {
-        let run = record(guest(seed), seed, 2_500, ReadPolicy::Carried);
+    for (guest, length) in [3, 4].into_iter().flat_map(|seed| both(seed, 2_500)) {
+        let seed = guest.seed;
+        let run = record(guest, seed, length, ReadPolicy::Carried);
         let (_, all) = entries(&run.log);
         assert!(all.len() > 30, "seed {seed}: {}", all.len());
         let mut found = 0;
@@ -238,7 +255,9 @@ fn every_change_to_an_event_is_found_out() {
             must_diverge(&run, i, &[other], "another rip");
             let mut other = entry.clone();
             other.at.position.rcx ^= 1;
-            must_diverge(&run, i, &[other], "another rcx");
+            if entry.body != Body::Time {
+                must_diverge(&run, i, &[other], "another rcx");
+            }
             let mut other = entry.clone();
             match &mut other.body {
                 Body::Input { input: Input::Serial { bytes, .. }, .. } => bytes[0] ^= 1,
@@ -249,15 +268,19 @@ fn every_change_to_an_event_is_found_out() {
                 Body::ReRead { check, .. } => *check ^= 1,
                 Body::Answer(value) => *value ^= 1 << 40,
                 Body::Digest(digest) => digest.devices ^= 1,
+                Body::Landing(digest) => digest.ram ^= 1,
+                Body::Time => other.body = Body::Answer(1),
+                Body::Wake(_) => other.body = Body::Time,
                 Body::End { outputs, .. } => outputs.hash ^= 1,
             }
             must_diverge(&run, i, &[other], "another content");
-            if matches!(entry.body, Body::Input { .. } | Body::Answer(_)) {
+            if matches!(entry.body, Body::Input { .. } | Body::Answer(_) | Body::Time) {
                 must_diverge(&run, i, &[], "missing");
                 must_diverge(&run, i, &[entry.clone(), entry.clone()], "repeated");
             }
         }
-        assert!(found > all.len(), "{found} of {} moves in time", 2 * all.len());
+        let least = if guest.exits { all.len() / 10 } else { all.len() };
+        assert!(found > least, "{found} of {} moves in time", 2 * all.len());
     }
 }
 
@@ -276,11 +299,13 @@ fn another_machine_is_found_out() {
 #[test]
 fn two_runs_with_equal_worlds_are_equal() {
     for seed in 1..10 {
-        let (a, b) = (
-            record(guest(seed), 7, 20_000, ReadPolicy::Carried),
-            record(guest(seed), 7, 20_000, ReadPolicy::Carried),
-        );
-        assert!(a.log == b.log && a.digest == b.digest && a.outputs == b.outputs, "seed {seed}");
+        for (guest, length) in both(seed, 20_000) {
+            let (a, b) = (
+                record(guest, 7, length, ReadPolicy::Carried),
+                record(guest, 7, length, ReadPolicy::Carried),
+            );
+            assert!(a.log == b.log && a.digest == b.digest && a.outputs == b.outputs, "seed {seed}");
+        }
     }
     assert_ne!(
         record(guest(1), 7, 20_000, ReadPolicy::Carried).digest,

@@ -132,6 +132,18 @@ impl World for Dice {
         Ok(if self.roll(2) == 0 { early.min(until) } else { until })
     }
 
+    fn now(&mut self, at: At) -> Result<VirtTime, Stop> {
+        Ok(at.time.after(self.roll(3) * self.roll(400)))
+    }
+
+    fn wake(&mut self, at: At, deadline: VirtTime) -> Result<Option<VirtTime>, Stop> {
+        Ok(match self.roll(6) {
+            0 if deadline != VirtTime::NEVER => Some(deadline.after(self.roll(50))),
+            1 if self.roll(10) == 0 => Some(at.time.after(self.roll(50))),
+            _ => None,
+        })
+    }
+
     fn answer(&mut self, _at: At, _query: Query) -> Result<u64, Stop> {
         Ok(self.roll(u64::MAX))
     }

@@ -38,12 +38,23 @@ pub struct Guest {
     /// Powers off after about so many instructions; otherwise it runs until the world ends it.
     pub power_off_after: Option<u64>,
     pub prefers: Prefers,
+    /// Counts exits, and samples its time.
+    pub exits: bool,
+}
+
+impl Guest {
+    pub fn reckoning(self) -> Reckoning {
+        if self.exits { Reckoning::Exits } else { BASE }
+    }
 }
 
 /// Every instruction does what a hash of the registers says.
 struct Engine {
     state: CpuState,
     guest: Guest,
+    aim: Aim,
+    /// Decides where an engine that counts exits comes back by itself: another engine does elsewhere.
+    kicks: u64,
 }
 
 impl Engine {
@@ -52,7 +63,8 @@ impl Engine {
         let s = &mut self.state;
         s.gpr[0] = mix(s.gpr[0], s.rip);
         let dice = s.gpr[0];
-        s.rip = 0x1000 + dice % 0x800;
+        // Few addresses: most boundaries with the right one are not the one that is looked for.
+        s.rip = 0x1000 + dice % if self.guest.exits { 8 } else { 0x800 };
         s.gpr[1] = dice >> 60;
         let mut attention = None;
         match dice >> 32 & 0x3f {
@@ -62,24 +74,42 @@ impl Engine {
                 s.gpr[0] = mix(s.gpr[0], u64::from(value));
                 attention = Some(wants);
             }
-            4 => s.gpr[0] = mix(s.gpr[0], io.query(at, Query::Random)),
-            5 => s.gpr[0] = mix(s.gpr[0], io.query(at, Query::Tsc)),
+            kind @ (4 | 5) => {
+                let query = if kind == 4 { Query::Random } else { Query::Tsc };
+                s.gpr[0] = mix(s.gpr[0], io.query(at, query));
+                attention = Some(io.attention(at));
+            }
+            // Half of what these guests do leaves no trace in the registers.
+            9..=12 if self.guest.exits => {
+                io.query(at, Query::Tsc);
+                attention = Some(io.attention(at));
+            }
             6 => attention = Some(io.port_write(at, DISK, 4, dice as u32)),
             7 => attention = Some(io.port_write(at, TIMER, 4, (dice & 0x3ff) as u32)),
             8 => s.halted = true,
             _ => {}
         }
-        if self.guest.power_off_after.is_some_and(|n| at.count > n) {
+        let powers_off = self.guest.power_off_after.is_some_and(|n| at.count > n);
+        if powers_off {
             attention = Some(io.port_write(at, 0xf4, 1, 0x31));
         }
-        self.state.count += 1;
+        let exits = powers_off || matches!(dice >> 32 & 0x3f, 0..=3 | 6..=8);
+        self.state.count += u64::from(exits || !self.guest.exits);
         attention
     }
-}
 
-impl Vcpu for Engine {
-    fn run(&mut self, io: &mut dyn CpuIo) -> Result<Exit, EngineError> {
+    /// Whether the engine comes back here, after at least one step.
+    fn yields(&mut self) -> bool {
+        if !self.guest.exits {
+            return false;
+        }
+        self.kicks = mix(self.kicks, 3);
+        self.kicks >> 30 & 0x3f == 0 || self.aim.rip == Some(self.state.rip)
+    }
+
+    fn run_on(&mut self, io: &mut dyn CpuIo) -> Result<Exit, EngineError> {
         let mut wants = io.attention(self.position());
+        let mut stepped = false;
         loop {
             let halts = self.state.halted && !wants.interrupt;
             if halts && self.guest.prefers == Prefers::Halted {
@@ -91,16 +121,28 @@ impl Vcpu for Engine {
             if halts {
                 return Ok(Exit::Halted);
             }
+            if stepped && self.yields() {
+                return Ok(Exit::Yield);
+            }
+            stepped = true;
             if wants.interrupt {
                 let (vector, next) = io.acknowledge_irq(self.position());
                 self.state.halted = false;
-                self.state.count += 1;
+                self.state.count += u64::from(!self.guest.exits);
                 self.state.gpr[0] = mix(self.state.gpr[0], u64::from(vector));
                 wants = next;
             } else if let Some(next) = self.step(io) {
                 wants = next;
             }
         }
+    }
+}
+
+impl Vcpu for Engine {
+    fn run(&mut self, io: &mut dyn CpuIo) -> Result<Exit, EngineError> {
+        let exit = self.run_on(io);
+        self.aim = Aim::NONE;
+        exit
     }
 
     fn position(&self) -> Position {
@@ -118,7 +160,9 @@ impl Vcpu for Engine {
 
     fn flush(&mut self) {}
 
-    fn aim(&mut self, _aim: Aim) {}
+    fn aim(&mut self, aim: Aim) {
+        self.aim = aim;
+    }
 }
 
 /// Serial port, disk controller, timer, power switch and interrupt controller in one.
@@ -206,11 +250,17 @@ impl Device for Chip {
 }
 
 pub fn machine(guest: Guest) -> Machine {
+    kicked(guest, guest.seed)
+}
+
+/// A machine whose engine comes back by itself where these dice say.
+pub fn kicked(guest: Guest, kicks: u64) -> Machine {
     let ram = Arc::new(GuestRam::new(1 << 20).unwrap());
     let bus = bus(Arc::clone(&ram));
     let mut state = CpuState::default();
     state.gpr[0] = guest.seed;
-    Machine::new(Box::new(Engine { state, guest }), bus, ram, BASE, guest.seed)
+    let engine = Engine { state, guest, aim: Aim::NONE, kicks };
+    Machine::new(Box::new(engine), bus, ram, guest.reckoning(), guest.seed)
 }
 
 fn bus(ram: Arc<GuestRam>) -> Bus {
@@ -231,7 +281,7 @@ pub fn spec(guest: Guest) -> MachineSpec {
         board: 1,
         ram: 1 << 20,
         cpu: "tiny".into(),
-        reckoning: BASE,
+        reckoning: guest.reckoning(),
         rtc_base: 0,
         seed: guest.seed,
         disks: vec![DiskSpec { sectors: SECTORS, read_only: false, digest: 0 }],
