@@ -18,6 +18,8 @@ pub const WINDOW: &str = "window.gml";
 pub const REPORT_TEXT: &str = "report.txt";
 /// The report as JSON.
 pub const REPORT_JSON: &str = "report.json";
+/// The step as a test vector, where it is one.
+pub const VECTOR: &str = "vector.txt";
 /// Each machine after the step.
 const AFTER: [&str; 2] = ["after-a.snapshot", "after-b.snapshot"];
 /// Entries of the window beyond those at the step: the last tells the replay that the run goes on.
@@ -43,6 +45,11 @@ pub fn write_bundle(
     }
     write(REPORT_TEXT, finding.report().as_bytes())?;
     write(REPORT_JSON, &serde_json::to_vec_pretty(finding).map_err(Error::subject)?)?;
+    if let Ok(vector) = &finding.vector {
+        let head =
+            format!("# {}\n# CPU model {}; gemel-isa try {VECTOR}\n", finding.headline(), header.machine.cpu);
+        write(VECTOR, (head + vector).as_bytes())?;
+    }
     write(WINDOW, &window(finding, subject, header)?)
 }
 

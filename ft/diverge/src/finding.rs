@@ -7,11 +7,11 @@ use crate::error::Error;
 use crate::lane::{Arrival, Lane};
 use crate::narrow::Parting;
 use crate::place::Back;
+use crate::vector::Case;
 use crate::{linear, memory, writer};
 use gemel_log::OutputSummary;
 use gemel_machine::{At, GuestRam};
 use gemel_x86::CpuState;
-use gemel_x86::segment::{CS, attr};
 use iced_x86::{Decoder, DecoderOptions, FastFormatter};
 use serde::Serialize;
 
@@ -34,17 +34,8 @@ pub struct Instruction {
 impl Instruction {
     /// The instruction at CS:RIP; `None` where nothing can be fetched.
     pub(crate) fn at(ram: &GuestRam, s: &CpuState) -> Option<Self> {
-        let cs = &s.seg[CS];
-        let long = s.efer & gemel_x86::control::EFER_LMA != 0 && cs.has(attr::L);
-        let bits = if long {
-            64
-        } else if cs.has(attr::DB) {
-            32
-        } else {
-            16
-        };
-        let linear = if long { s.rip } else { cs.base.wrapping_add(s.rip) & 0xffff_ffff };
-        let bytes = linear::read(ram, s, linear, 15);
+        let (linear, bits) = (linear::code_address(s), linear::width(s));
+        let bytes = linear::instruction(ram, s)?;
         let instruction = Decoder::with_ip(bits, &bytes, s.rip, DecoderOptions::NONE).iter().next()?;
         let mut text = String::new();
         FastFormatter::new().format(&instruction, &mut text);
@@ -125,6 +116,9 @@ pub struct Finding {
     pub memory: Vec<ByteDifference>,
     /// How many bytes of memory differ.
     pub memory_bytes: u64,
+    /// The step as a test vector for `gemel-isa try`, where the CPU alone explains the difference.
+    #[serde(skip)]
+    pub vector: Result<String, &'static str>,
     /// Since where last changes were looked for.
     pub since: At,
     /// What it took to find.
@@ -203,12 +197,32 @@ impl Finding {
         other.skip(entries[1])?;
         let until = after[0].position.count.max(after[1].position.count);
         let entry = difference_ahead(&mut one, &mut other, entries[0], until)?;
+        // Memory that the instruction sees is where it was before the step, unless the step moved it.
+        let case = match (
+            devices.as_slice(),
+            &entry,
+            outputs[0] == outputs[1],
+            after[0].position.count == after[1].position.count,
+        ) {
+            ([], None, true, true) => Case::of(a.machine.ram(), before.state.cpu()),
+            _ => Err("more than the CPU differs"),
+        };
+        let seen = case.as_ref().map(|case| [case.memory(a.machine.ram()), case.memory(b.machine.ram())]);
+        let seen = seen.unwrap_or_default();
         let after_snapshots = [a.machine.snapshot()?, b.machine.snapshot()?];
 
         a.go_to(&trail, Back::Last)?;
         let evidence = Evidence { before: a.machine.snapshot()?, after: after_snapshots, entries };
         let cpu_before = a.cpu()?;
         let instruction = Instruction::at(a.machine.ram(), &cpu_before);
+        let names = [&a, &b].map(|lane| lane.name().to_owned());
+        let vector = case.and_then(|case| {
+            if bytes.iter().any(|(address, _)| !case.covers(*address)) || memory_bytes > bytes.len() as u64 {
+                return Err("memory differs that is no operand");
+            }
+            let [x, y] = seen;
+            case.text(&names, [&left, &right], [case.memory(a.machine.ram()), x, y])
+        });
         let element = |element: String, values: [String; 2]| {
             let of = |other: &CpuState| {
                 let found = cpu_before.differences(other, true).into_iter().find(|d| d.element == element);
@@ -236,7 +250,6 @@ impl Finding {
             verdict: named - executed,
             history: a.executed + b.executed - named,
         };
-        let names = [&a, &b].map(|lane| lane.name().to_owned());
         Ok(Self {
             names,
             at: before.at,
@@ -250,6 +263,7 @@ impl Finding {
             devices,
             memory,
             memory_bytes,
+            vector,
             since: trail.marked.at,
             work,
             evidence,

@@ -17,9 +17,10 @@ mod narrow;
 mod place;
 mod report;
 mod subject;
+mod vector;
 mod writer;
 
-pub use bundle::{REPORT_JSON, REPORT_TEXT, START, WINDOW, write_bundle};
+pub use bundle::{REPORT_JSON, REPORT_TEXT, START, VECTOR, WINDOW, write_bundle};
 pub use entries::{EntryDifference, first_difference, header_differences};
 pub use error::Error;
 pub use finding::{
@@ -27,3 +28,4 @@ pub use finding::{
 };
 pub use lockstep::{Agreement, Outcome, Plan, compare};
 pub use subject::Subject;
+pub use vector::ARENA;

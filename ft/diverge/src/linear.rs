@@ -5,6 +5,7 @@
 use gemel_machine::{GuestRam, PAGE_SIZE};
 use gemel_x86::CpuState;
 use gemel_x86::control::{CR0_PG, CR4_PAE, CR4_PSE, EFER_LMA};
+use gemel_x86::segment::{CS, attr};
 
 const PRESENT: u64 = 1;
 const LARGE: u64 = 1 << 7;
@@ -66,4 +67,27 @@ pub(crate) fn read(ram: &GuestRam, s: &CpuState, linear: u64, n: usize) -> Vec<u
         out.extend(piece);
     }
     out
+}
+
+/// The width of the code at CS:RIP.
+pub(crate) fn width(s: &CpuState) -> u32 {
+    let cs = &s.seg[CS];
+    if s.efer & EFER_LMA != 0 && cs.has(attr::L) {
+        64
+    } else if cs.has(attr::DB) {
+        32
+    } else {
+        16
+    }
+}
+
+/// The linear address of CS:RIP.
+pub(crate) fn code_address(s: &CpuState) -> u64 {
+    if width(s) == 64 { s.rip } else { s.seg[CS].base.wrapping_add(s.rip) & 0xffff_ffff }
+}
+
+/// The bytes of the instruction at CS:RIP and what follows it; `None` where nothing can be fetched.
+pub(crate) fn instruction(ram: &GuestRam, s: &CpuState) -> Option<Vec<u8>> {
+    let bytes = read(ram, s, code_address(s), 15);
+    (!bytes.is_empty()).then_some(bytes)
 }

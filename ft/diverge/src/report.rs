@@ -85,10 +85,14 @@ impl Finding {
                 None => {}
             }
         }
+        match &self.vector {
+            Ok(_) => writeln!(out, "\nvector.txt asks silicon who is right: gemel-isa try vector.txt")?,
+            Err(why) => writeln!(out, "\nno test vector: {why}")?,
+        }
         let Work { distance, verdict, history } = self.work;
         writeln!(
             out,
-            "\nfound {distance} counts into the interval; {verdict} were executed to name the step, {history} for what changed last"
+            "found {distance} counts into the interval; {verdict} were executed to name the step, {history} for what changed last"
         )
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod arena;
 pub mod case;
+pub mod claim;
 pub mod compare;
 pub mod corpus;
 pub mod fields;

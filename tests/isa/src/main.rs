@@ -6,7 +6,7 @@ use gemel_isa_tests::case::Mode;
 use gemel_isa_tests::list::{self, About};
 use gemel_isa_tests::run::{self, Plan, Report, Runner};
 use gemel_isa_tests::undefined::{self, Measured};
-use gemel_isa_tests::{compare, corpus, vector};
+use gemel_isa_tests::{claim, compare, corpus, vector};
 use gemel_x86::CpuModel;
 use iced_x86::Code;
 use std::collections::BTreeMap;
@@ -49,6 +49,11 @@ enum Command {
         /// Where random numbers start for a new one.
         #[arg(long, default_value_t = 1)]
         seed: u64,
+    },
+    /// Says who is right of those whose outcomes a file of vectors tells (vector.txt in the evidence of a comparison).
+    Try {
+        /// The file.
+        file: PathBuf,
     },
     /// Measures the table of undefined results on this CPU and tells where it is another one.
     Undefined {
@@ -108,6 +113,7 @@ fn main() -> Result<ExitCode> {
         Command::List { run, to } => list(&run, &to),
         Command::Vectors { what: Vectors::Make, file, each, seed } => make_vectors(&file, each, seed),
         Command::Vectors { what: Vectors::Check, file, .. } => check_vectors(&file),
+        Command::Try { file } => try_claims(&file),
         Command::Undefined { cases, seed } => measure_undefined(cases, seed),
     }
 }
@@ -207,6 +213,45 @@ fn check_vectors(file: &Path) -> Result<ExitCode> {
         checked.left_out,
     );
     Ok(if checked.wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn try_claims(file: &Path) -> Result<ExitCode> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?;
+    let claims = claim::read(&text).with_context(|| format!("{} holds no vectors", file.display()))?;
+    let plan =
+        Plan { cases: 0, time: Duration::ZERO, seed: 0, mnemonic: None, modes: Vec::new(), examples: 0 };
+    let mut runner = Runner::new(&plan, &CpuModel::x86_64_v3())?;
+    let mut right = true;
+    for claim in &claims {
+        let verdict = claim::judge(&mut runner, claim)?;
+        println!("{}", run::instruction(&claim.case));
+        let reference = match &verdict.interpreter {
+            Ok(differences) => {
+                tell("interpreter", "silicon", Some(differences));
+                "silicon"
+            }
+            Err(why) => {
+                println!("    silicon has no answer: {why}");
+                "interpreter"
+            }
+        };
+        tell(&claim.who, reference, verdict.claim.as_ref());
+        right &= verdict.claim.is_none_or(|differences| differences.is_empty());
+    }
+    Ok(if right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn tell(who: &str, reference: &str, differences: Option<&Vec<compare::Difference>>) {
+    match differences {
+        None => println!("    {who}: left nothing that a vector tells"),
+        Some(differences) if differences.is_empty() => println!("    {who}: right"),
+        Some(differences) => {
+            println!("    {who}: wrong");
+            for d in differences {
+                println!("        {}: {reference} {}, {who} {}", d.element, d.native, d.ours);
+            }
+        }
+    }
 }
 
 fn measure_undefined(cases: usize, seed: u64) -> Result<ExitCode> {

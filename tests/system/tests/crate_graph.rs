@@ -51,8 +51,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
 const TESTS_MAY_ALSO_USE: &[(&str, &[&str])] = &[
     // Real guests boot with and without caches, which takes a board and the guests' images.
     ("gemel-interp", &["gemel-devices", "gemel-system-tests"]),
-    // Differences are put into a real engine on a real board, and must be found there.
-    ("gemel-diverge", &["gemel-devices", "gemel-interp"]),
+    // Differences are put into a real engine on a real board, and must be found there; silicon says who is right.
+    ("gemel-diverge", &["gemel-devices", "gemel-interp", "gemel-isa-tests"]),
     // The same guest runs on both engines, and every access must be the same; the interpreter is the assistant, too.
     ("gemel-kvm", &["gemel-interp", "gemel-devices"]),
 ];

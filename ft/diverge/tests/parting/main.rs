@@ -9,9 +9,13 @@ mod guest;
 
 use faulty::{Fault, Part};
 use gemel_diverge::{Agreement, Finding, Outcome, Plan, Subject, compare, first_difference, write_bundle};
+use gemel_isa_tests::interpreted::Interpreted;
+use gemel_isa_tests::run::{self, Runner};
+use gemel_isa_tests::{claim, compare as isa_compare};
 use gemel_log::{EndReason, LogReader};
 use gemel_machine::Machine;
 use gemel_replay::{Conclusion, LogSource, NoDisks, ReplayDisks};
+use gemel_x86::CpuModel;
 use gemel_x86::flags::{CF, ZF};
 use guest::{DATA, Followed, TURN, header, machine, record};
 use iced_x86::Mnemonic;
@@ -19,6 +23,7 @@ use std::error::Error;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::PathBuf;
+use std::time::Duration;
 
 const LENGTH: u64 = 100_000;
 
@@ -143,8 +148,32 @@ fn a_mnemonic_that_leaves_a_wrong_flag_is_named() {
     let bad = followed("bad", &log, Fault::Mnemonic { mnemonic: Mnemonic::Add, flag: ZF });
     let found = finding(outcome(&bad, &good, plan(16)));
     assert_eq!(found.at.position.count, 0);
-    assert_eq!(found.instruction.unwrap().text, "add rax,rbx");
+    assert_eq!(found.instruction.as_ref().unwrap().text, "add rax,rbx");
     assert_eq!(found.cpu[0].element, "rflags");
+
+    // The bundle has it as a vector, and silicon (or the interpreter, where there is no such CPU) says who is right.
+    let directory = tempfile::tempdir().unwrap();
+    write_bundle(directory.path(), &found, &good, &header()).unwrap();
+    let text = fs::read_to_string(directory.path().join(gemel_diverge::VECTOR)).unwrap();
+    let claims = claim::read(&text).unwrap();
+    assert_eq!(claims.iter().map(|c| c.who.as_str()).collect::<Vec<_>>(), ["bad", "good"]);
+    let mut interpreted = Interpreted::new(CpuModel::x86_64_v3()).unwrap();
+    for (claim, wrong) in claims.iter().zip([vec!["ZF"], vec![]]) {
+        let ours = interpreted.run(&claim.case).unwrap();
+        let differences = isa_compare::differences(&claim.case, &ours, claim.outcome.as_ref().unwrap(), true);
+        assert_eq!(differences.iter().map(|d| d.element.as_str()).collect::<Vec<_>>(), wrong, "{text}");
+    }
+    let plan =
+        run::Plan { cases: 0, time: Duration::ZERO, seed: 0, mnemonic: None, modes: Vec::new(), examples: 0 };
+    let mut runner = match Runner::new(&plan, &CpuModel::x86_64_v3()) {
+        Ok(runner) => runner,
+        Err(e) => return println!("silicon is not asked: {e:#}"),
+    };
+    for (claim, wrong) in claims.iter().zip([1, 0]) {
+        let verdict = claim::judge(&mut runner, claim).unwrap();
+        assert_eq!(verdict.claim.map(|d| d.len()), Some(wrong), "{text}");
+        assert_eq!(verdict.interpreter.map(|d| d.len()), Ok(0), "{text}");
+    }
 }
 
 #[test]
@@ -172,6 +201,16 @@ fn two_logs_are_compared_by_entries_and_by_state() {
     let found = finding(outcome(&a, &b, Plan { judge: false, ..plan(5_000) }));
     // They are never the same; the first step is named.
     assert_eq!(found.at.position.count, 0);
+}
+
+/// Where vectors run is what tests/isa says.
+#[test]
+fn vectors_lie_where_they_run() {
+    use gemel_isa_tests::arena;
+    let ours = gemel_diverge::ARENA;
+    let theirs = [arena::BASE, arena::CODE, arena::DATA, arena::STACK, arena::FS_SHIFT, arena::GS_SHIFT]
+        .map(u64::from);
+    assert_eq!(ours, theirs);
 }
 
 /// A bundle, on an engine with a fault.
