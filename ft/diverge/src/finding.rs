@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::lane::{Arrival, Lane};
 use crate::narrow::Parting;
 use crate::place::Back;
+use crate::unlike::{Excuse, Step};
 use crate::vector::Case;
 use crate::{linear, memory, writer};
 use gemel_log::OutputSummary;
@@ -119,6 +120,8 @@ pub struct Finding {
     /// The step as a test vector for `gemel-isa try`, where the CPU alone explains the difference.
     #[serde(skip)]
     pub vector: Result<String, &'static str>,
+    /// What differs, in words, if the two run on unlike CPUs and all of it is what the manuals leave undefined.
+    pub undefined: Option<String>,
     /// Since where last changes were looked for.
     pub since: At,
     /// What it took to find.
@@ -183,7 +186,7 @@ fn devices(a: &Lane<'_>, b: &Lane<'_>) -> Vec<DeviceDifference> {
 
 impl Finding {
     /// Describes a parting. `executed` is what both lanes had executed before the interval.
-    pub(crate) fn of(parting: Parting<'_>, executed: u64) -> Result<Self, Error> {
+    pub(crate) fn of(parting: Parting<'_>, executed: u64, excuse: Option<Excuse>) -> Result<Self, Error> {
         let Parting { lanes: (mut a, mut b), arrivals, trail } = parting;
         let named = a.executed + b.executed;
         let (left, right) = (a.cpu()?, b.cpu()?);
@@ -235,6 +238,17 @@ impl Finding {
         let differences = left.differences(&right, true).into_iter();
         let cpu = differences.map(|d| element(d.element, [d.left, d.right])).collect();
 
+        let ended = [ending(&arrivals.0), ending(&arrivals.1)];
+        let elsewhere = !devices.is_empty()
+            || outputs[0] != outputs[1]
+            || entry.is_some()
+            || ended.iter().any(Option::is_some)
+            || memory_bytes > bytes.len() as u64;
+        let addresses: Vec<u64> = bytes.iter().map(|(address, _)| *address).collect();
+        let ram = a.machine.ram();
+        let step = Step { before: &cpu_before, after: [&left, &right], memory: &addresses, ram };
+        let undefined = excuse.filter(|_| !elsewhere).and_then(|excuse| excuse(&step));
+
         let mut memory = Vec::new();
         for (address, values) in bytes {
             let before = a.machine.ram().read_array(address).map_or(0, |[byte]: [u8; 1]| byte);
@@ -255,7 +269,7 @@ impl Finding {
             at: before.at,
             instruction,
             after,
-            ended: [ending(&arrivals.0), ending(&arrivals.1)],
+            ended,
             last_entry: [0, 1].map(|n| before.bookmarks[n].progress.last_entry()),
             entry,
             outputs: (outputs[0] != outputs[1]).then_some(outputs),
@@ -264,6 +278,7 @@ impl Finding {
             memory,
             memory_bytes,
             vector,
+            undefined,
             since: trail.marked.at,
             work,
             evidence,

@@ -17,6 +17,7 @@ mod narrow;
 mod place;
 mod report;
 mod subject;
+mod unlike;
 mod vector;
 mod writer;
 
@@ -28,4 +29,5 @@ pub use finding::{
 };
 pub use lockstep::{Agreement, Outcome, Plan, compare};
 pub use subject::Subject;
+pub use unlike::{Excuse, Step};
 pub use vector::ARENA;

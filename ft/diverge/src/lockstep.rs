@@ -8,6 +8,7 @@ use crate::lane::{Arrival, Lane, Side, agree};
 use crate::narrow::{Parting, narrow};
 use crate::place::{Back, Trail};
 use crate::subject::Subject;
+use crate::unlike::Excuse;
 use gemel_machine::At;
 use gemel_replay::{Conclusion, Diverged};
 
@@ -30,11 +31,13 @@ pub struct Plan {
     pub judge: bool,
     /// Where to stop, for a log that goes on further.
     pub end: u64,
+    /// The two run on unlike CPUs: who knows what these may leave different.
+    pub excuse: Option<Excuse>,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { interval: 1 << 28, sample: 1, judge: true, end: u64::MAX }
+        Self { interval: 1 << 28, sample: 1, judge: true, end: u64::MAX, excuse: None }
     }
 }
 
@@ -76,7 +79,7 @@ pub fn compare(
         // Never the same: the first step stands for it.
         let first = trail.last.at.position.count + 1;
         let arrivals = (lanes.0.run_to(first)?, lanes.1.run_to(first)?);
-        return Ok(Outcome::Part(Box::new(Finding::of(Parting { lanes, arrivals, trail }, 0)?)));
+        return Ok(Outcome::Part(Box::new(Finding::of(Parting { lanes, arrivals, trail }, 0, plan.excuse)?)));
     }
     let mut compared = 0;
     for number in 0u64.. {
@@ -93,7 +96,7 @@ pub fn compare(
                 Interval::Agrees(arrival) => arrival,
                 Interval::Differs { reached } => {
                     let parting = narrow(lanes, trail, reached)?;
-                    return Ok(Outcome::Part(Box::new(Finding::of(parting, before)?)));
+                    return Ok(Outcome::Part(Box::new(Finding::of(parting, before, plan.excuse)?)));
                 }
             }
         } else {

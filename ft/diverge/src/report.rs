@@ -89,6 +89,12 @@ impl Finding {
             Ok(_) => writeln!(out, "\nvector.txt asks silicon who is right: gemel-isa try vector.txt")?,
             Err(why) => writeln!(out, "\nno test vector: {why}")?,
         }
+        if let Some(undefined) = &self.undefined {
+            writeln!(
+                out,
+                "\nthe CPUs are unlike, and this differs only in what the manuals leave undefined:\n    {undefined}"
+            )?;
+        }
         let Work { distance, verdict, history } = self.work;
         writeln!(
             out,

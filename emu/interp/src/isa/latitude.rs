@@ -4,9 +4,10 @@
 
 use super::undefined::{Case, Element, TABLE, Undefined};
 use gemel_x86::CpuState;
+use gemel_x86::control::EFER_LMA;
 use gemel_x86::flags::{AF, CF, OF, PF, SF, STATUS, ZF};
-use gemel_x86::segment::{CS, DS, ES, FS, GS, SS};
-use iced_x86::{Instruction, Mnemonic, OpKind, Register};
+use gemel_x86::segment::{CS, DS, ES, FS, GS, SS, attr};
+use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
 
 /// Where a destination operand is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,6 +41,19 @@ pub struct Latitude {
 }
 
 impl Latitude {
+    /// Of what stands at CS:RIP of a state. `read` is up to so many bytes from a linear address on, before it is executed.
+    pub fn at(before: &CpuState, read: &dyn Fn(u64, usize) -> Vec<u8>) -> Self {
+        let cs = &before.seg[CS];
+        let long = before.efer & EFER_LMA != 0 && cs.has(attr::L);
+        let (bits, linear) = match (long, cs.has(attr::DB)) {
+            (true, _) => (64, before.rip),
+            (false, wide) => (if wide { 32 } else { 16 }, cs.base.wrapping_add(before.rip) & 0xffff_ffff),
+        };
+        let code = read(linear, 15);
+        let i = Decoder::with_ip(bits, &code, before.rip, DecoderOptions::AMD).decode();
+        Self::of(before, &i, &mut |address| read(address, 1).first().copied())
+    }
+
     /// Of executing `i` in the state `before`. `read` is the byte at a linear address, `None` where there is none.
     pub fn of(before: &CpuState, i: &Instruction, read: &mut dyn FnMut(u64) -> Option<u8>) -> Self {
         let mut latitude =
@@ -66,11 +80,20 @@ impl Latitude {
         self.destination
     }
 
-    /// What the two states after it, which also differ in the bytes of memory at the linear addresses `memory`, differ in, in words, if all
-    /// of that is undefined. `None`: they do not differ, or in something that every CPU must do alike.
-    pub fn excuse(&self, a: &CpuState, b: &CpuState, memory: &[u64]) -> Option<String> {
+    /// What the two states after it, which also differ in the bytes of `memory`, differ in, in words, if all of that is undefined. `None`:
+    /// they do not differ, or in something that every CPU must do alike. `memory` has physical addresses; `physical` is that
+    /// of a linear one.
+    pub fn excuse(
+        &self,
+        a: &CpuState,
+        b: &CpuState,
+        memory: &[u64],
+        physical: &dyn Fn(u64) -> Option<u64>,
+    ) -> Option<String> {
         let in_destination = |address: &u64| match self.destination {
-            Some(Place::Memory { linear, bytes }) => address.wrapping_sub(linear) < bytes,
+            Some(Place::Memory { linear, bytes }) => {
+                (0..bytes).any(|n| physical(linear.wrapping_add(n)) == Some(*address))
+            }
             _ => false,
         };
         if (a.rip, b.rip) != (self.next, self.next) || !memory.iter().all(in_destination) {
@@ -187,10 +210,14 @@ fn destination(before: &CpuState, i: &Instruction) -> Option<Place> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use iced_x86::{Decoder, DecoderOptions};
 
     fn decoded(bits: u32, code: &[u8]) -> Instruction {
         Decoder::with_ip(bits, code, 0x1000, DecoderOptions::NONE).decode()
+    }
+
+    /// Linear addresses are mapped to the same but for one page.
+    fn mapped(linear: u64) -> Option<u64> {
+        Some(if linear >> 12 == 7 { linear | 0x10_0000 } else { linear })
     }
 
     fn latitude(code: &[u8], set: impl FnOnce(&mut CpuState)) -> (Latitude, CpuState) {
@@ -254,7 +281,7 @@ mod tests {
         let differing = |change: fn(&mut CpuState)| {
             let mut b = a.clone();
             change(&mut b);
-            latitude.excuse(&a, &b, &[])
+            latitude.excuse(&a, &b, &[], &mapped)
         };
         let said = differing(|b| b.rflags ^= AF);
         assert_eq!(said.as_deref(), Some("AF: undefined after SHL (count not 0)"));
@@ -266,7 +293,7 @@ mod tests {
         assert_eq!(differing(|b| b.gpr[0] ^= 1), None, "the result is defined");
         assert_eq!(differing(|b| (b.rflags, b.gpr[9]) = (b.rflags ^ AF, 1)), None, "another register");
         assert_eq!(differing(|b| (b.rflags, b.rip) = (b.rflags ^ AF, 0)), None, "one of them went elsewhere");
-        assert_eq!(latitude.excuse(&a, &a, &[0x500]), None, "memory");
+        assert_eq!(latitude.excuse(&a, &a, &[0x500], &mapped), None, "memory");
     }
 
     #[test]
@@ -275,11 +302,12 @@ mod tests {
         let code = [0x64, 0x66, 0x0f, 0xa4, 0x03, 17];
         let (latitude, a) = latitude(&code, |s| (s.gpr[3], s.seg[FS].base) = (0x10, 0x7000));
         assert_eq!(latitude.destination(), Some(Place::Memory { linear: 0x7010, bytes: 2 }));
-        let said = latitude.excuse(&a, &a, &[0x7010, 0x7011]);
+        let said = latitude.excuse(&a, &a, &[0x10_7010, 0x10_7011], &mapped);
         let expected = "the destination: undefined after SHLD (count beyond the operand size)";
         assert_eq!(said.as_deref(), Some(expected));
-        assert_eq!(latitude.excuse(&a, &a, &[0x7010, 0x7012]), None);
-        assert_eq!(latitude.excuse(&a, &a, &[0x700f]), None);
+        assert_eq!(latitude.excuse(&a, &a, &[0x10_7010, 0x10_7012], &mapped), None);
+        assert_eq!(latitude.excuse(&a, &a, &[0x10_700f], &mapped), None);
+        assert_eq!(latitude.excuse(&a, &a, &[0x7010], &mapped), None);
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod guest;
 
 use faulty::{Fault, Part};
 use gemel_diverge::{Agreement, Finding, Outcome, Plan, Subject, compare, first_difference, write_bundle};
+use gemel_interp::isa::latitude::Latitude;
 use gemel_isa_tests::interpreted::Interpreted;
 use gemel_isa_tests::run::{self, Runner};
 use gemel_isa_tests::{claim, compare as isa_compare};
@@ -16,7 +17,7 @@ use gemel_log::{EndReason, LogReader};
 use gemel_machine::Machine;
 use gemel_replay::{Conclusion, LogSource, NoDisks, ReplayDisks};
 use gemel_x86::CpuModel;
-use gemel_x86::flags::{CF, ZF};
+use gemel_x86::flags::{AF, CF, OF, ZF};
 use guest::{DATA, Followed, TURN, header, machine, record};
 use iced_x86::Mnemonic;
 use std::error::Error;
@@ -255,4 +256,33 @@ fn a_bundle_shows_the_same_parting_without_the_run_before_it() {
             .unwrap();
     assert_eq!(json["at"]["position"]["count"], 54_320);
     assert_eq!(json["cpu"][0]["element"], "gpr[6]");
+}
+
+#[test]
+fn what_the_manuals_leave_undefined_is_called_so_where_cpus_are_unlike_and_nothing_else_is() {
+    let log = record(Fault::None, 1, LENGTH);
+    let good = followed("good", &log, Fault::None);
+    let unlike = Plan {
+        excuse: Some(|step| {
+            let latitude = Latitude::at(step.before, &|linear, n| step.read(linear, n));
+            let [a, b] = step.after;
+            latitude.excuse(a, b, step.memory, &|linear| step.physical(linear))
+        }),
+        ..plan(10_000)
+    };
+    for (mnemonic, flag, excuse) in [
+        (Mnemonic::And, AF, Some("AF: undefined after AND (always)")),
+        (Mnemonic::Rol, OF, Some("OF: undefined after ROL (count beyond 1)")),
+        (Mnemonic::And, ZF, None),
+        (Mnemonic::Rol, CF, None),
+        (Mnemonic::Add, AF, None),
+    ] {
+        let bad = followed("bad", &log, Fault::Mnemonic { mnemonic, flag });
+        let found = finding(outcome(&good, &bad, unlike));
+        assert_eq!(found.undefined.as_deref(), excuse, "{mnemonic:?} {flag:#x}");
+        assert_eq!(found.report().contains("leave undefined"), excuse.is_some());
+        // Among like CPUs nothing is excused.
+        let found = finding(outcome(&good, &bad, plan(10_000)));
+        assert_eq!(found.undefined, None);
+    }
 }
