@@ -54,6 +54,9 @@ fn header_json(header: &Header) -> Value {
         "append": machine.boot.append,
         "disks": (0..machine.disks.len()).map(disk).collect::<Vec<_>>(),
         "host_cpu": header.host_cpu,
+        "engine": format!("{:?}", header.engine),
+        "stays_clear": header.stays_clear,
+        "passport": serde_json::from_str::<Value>(&header.passport).unwrap_or_default(),
     })
 }
 

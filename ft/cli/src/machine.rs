@@ -7,7 +7,9 @@ use anyhow::{Context, Result, bail};
 use gemel_devices::{board, boot};
 use gemel_host::{Disks, DriveSpec};
 use gemel_interp::{Interp, missing_on_host};
-use gemel_machine::{BootSpec, DiskSpec, GuestRam, Machine, MachineSpec, image_digest};
+use gemel_kvm::{Figures, Kvm};
+use gemel_log::Engine;
+use gemel_machine::{BootSpec, DiskSpec, GuestRam, Machine, MachineSpec, Reckoning, Vcpu, image_digest};
 use gemel_x86::CpuModel;
 use std::path::Path;
 use std::sync::Arc;
@@ -44,12 +46,25 @@ impl Images {
     }
 }
 
+/// A machine, and the counters of its engine where that has any.
+pub struct Built {
+    /// The machine.
+    pub machine: Machine,
+    /// KVM's counters.
+    pub figures: Option<Arc<Figures>>,
+}
+
 /// The spec of the machine that the options and these images make. `identify` reads the disks once to know them by
 /// their digest; without it they count as unknown, which is good enough when nothing will compare.
 ///
 /// # Errors
 /// An unknown CPU model, or a disk that cannot be read.
-pub fn spec(options: &MachineOptions, images: &mut Images, identify: bool) -> Result<MachineSpec> {
+pub fn spec(
+    options: &MachineOptions,
+    reckoning: Reckoning,
+    images: &mut Images,
+    identify: bool,
+) -> Result<MachineSpec> {
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let rtc_base = match (options.rtc_base, options.clock) {
         (Some(RtcBase::Epoch(seconds)), _) => seconds,
@@ -67,7 +82,7 @@ pub fn spec(options: &MachineOptions, images: &mut Images, identify: bool) -> Re
         board: board::BOARD,
         ram: options.memory,
         cpu: CpuModel::parse(&options.cpu).map_err(anyhow::Error::msg)?.text(),
-        reckoning: options.reckoning.into(),
+        reckoning,
         rtc_base,
         seed: options.seed,
         disks,
@@ -84,12 +99,13 @@ pub fn spec(options: &MachineOptions, images: &mut Images, identify: bool) -> Re
 ///
 /// # Errors
 /// A spec that this build or this host cannot make, no memory, or a file that is not a kernel.
-pub fn build(spec: &MachineSpec, kernel: &[u8], initrd: &[u8]) -> Result<Machine> {
-    let mut machine = bare(spec)?;
+pub fn build(spec: &MachineSpec, engine: Engine, kernel: &[u8], initrd: &[u8]) -> Result<Built> {
+    let Built { mut machine, figures } = bare(spec, engine)?;
     let initrd = (!initrd.is_empty()).then_some(initrd);
     let state = boot::load(kernel, initrd, &spec.boot.append, machine.ram(), board::RSDP)?;
     machine.vcpu().restore(&state)?;
-    Ok(if spec.boot.reboots { machine.rebooting()? } else { machine })
+    let machine = if spec.boot.reboots { machine.rebooting()? } else { machine };
+    Ok(Built { machine, figures })
 }
 
 /// The machine at power-on with nothing loaded: for a snapshot to be restored into. A reset ends its run, since it does not have
@@ -97,7 +113,7 @@ pub fn build(spec: &MachineSpec, kernel: &[u8], initrd: &[u8]) -> Result<Machine
 ///
 /// # Errors
 /// A spec that this build cannot make, or no memory.
-pub fn bare(spec: &MachineSpec) -> Result<Machine> {
+pub fn bare(spec: &MachineSpec, engine: Engine) -> Result<Built> {
     let model = CpuModel::parse(&spec.cpu).map_err(anyhow::Error::msg)?;
     if let Some(feature) = missing_on_host(&model) {
         bail!(
@@ -109,6 +125,14 @@ pub fn bare(spec: &MachineSpec) -> Result<Machine> {
     }
     let ram = Arc::new(GuestRam::new(spec.ram)?);
     let bus = board::build(spec, &model, Arc::clone(&ram))?;
-    let vcpu = Interp::new(model, Arc::clone(&ram)).counting(spec.reckoning.count_kind());
-    Ok(Machine::new(Box::new(vcpu), bus, ram, spec.reckoning, spec.id()))
+    let interp = Interp::new(model.clone(), Arc::clone(&ram)).counting(spec.reckoning.count_kind());
+    let (vcpu, figures): (Box<dyn Vcpu>, _) = match engine {
+        Engine::Interp => (Box::new(interp), None),
+        Engine::Kvm => {
+            let kvm = Kvm::new(model, Arc::clone(&ram), Box::new(interp))?;
+            let figures = kvm.figures();
+            (Box::new(kvm), Some(figures))
+        }
+    };
+    Ok(Built { machine: Machine::new(vcpu, bus, ram, spec.reckoning, spec.id()), figures })
 }

@@ -3,6 +3,7 @@
 //! Not responsible for: anything but options, putting the parts together, and telling how it ended. One file for each
 //! subcommand.
 
+mod accel;
 mod check;
 mod console;
 mod copies;

@@ -45,9 +45,9 @@ pub struct MachineOptions {
     #[arg(long)]
     pub no_reboot: bool,
     /// What positions count: instructions, of which guest time is a function; or exits, as hypervisors count, with guest time sampled at
-    /// each of them
-    #[arg(long, value_enum, default_value = "instructions")]
-    pub reckoning: Counted,
+    /// each of them. Default: what the engine can count, instructions where it can both
+    #[arg(long, value_enum)]
+    pub reckoning: Option<Counted>,
     /// Seed of all that is random by configuration, and of RDRAND and RDSEED when free
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
@@ -95,7 +95,19 @@ pub struct EpochOptions {
     epoch: Option<u64>,
 }
 
+impl LimitOptions {
+    /// Whether counts are asked for.
+    pub fn asks_for_counts(&self) -> bool {
+        self.stop_after.is_some() || self.digests.is_some()
+    }
+}
+
 impl EpochOptions {
+    /// Whether a length is asked for.
+    pub fn asks_for_counts(&self) -> bool {
+        self.epoch.is_some()
+    }
+
     /// Counts between two digests of a machine.
     pub fn length(&self, reckoning: Reckoning) -> u64 {
         self.epoch.unwrap_or(gemel_log::default_epoch(reckoning))

@@ -2,6 +2,7 @@
 //!
 //! Not responsible for: the pair itself (`gemel-pair`).
 
+use crate::accel::AccelOptions;
 use crate::exit::Ending;
 use crate::options::{EpochOptions, MachineOptions, ReportOptions};
 use crate::replay::keep_evidence;
@@ -11,6 +12,7 @@ use gemel_host::control::Control;
 use gemel_host::inbox::Source;
 use gemel_host::outputs::Null;
 use gemel_host::{Inbox, Outputs, QuitReason, signals};
+use gemel_kvm::Figures;
 use gemel_log::{Header, LogWriter};
 use gemel_machine::Machine;
 use gemel_pair::protocol::{StopReason, Timing};
@@ -50,6 +52,8 @@ pub struct PairOptions {
     pub control: Option<PathBuf>,
     #[command(flatten)]
     pub machine: MachineOptions,
+    #[command(flatten)]
+    pub accel: AccelOptions,
     #[command(flatten)]
     pub epochs: EpochOptions,
     #[command(flatten)]
@@ -104,6 +108,7 @@ impl PairOptions {
         &self,
         command: &'static str,
         machine: &mut Machine,
+        figures: Option<&Figures>,
         ended: &Ended,
         quit: Option<QuitReason>,
         stopwatch: &Stopwatch,
@@ -130,6 +135,7 @@ impl PairOptions {
             seconds: stopwatch.read(),
             serial_bytes: ended.report.figures.outputs,
             ending: &ending,
+            figures,
             more: more.as_object().cloned().unwrap_or_default(),
         };
         report.tell(&self.report, false)?;

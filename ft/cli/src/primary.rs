@@ -2,7 +2,8 @@
 //!
 //! Not responsible for: the pair itself (`gemel-pair`).
 
-use crate::machine::{self, Images};
+use crate::accel::ClearOptions;
+use crate::machine::{self, Built, Images};
 use crate::pair::{PairOptions, Surround, no_lines};
 use crate::record;
 use crate::report::Stopwatch;
@@ -21,6 +22,8 @@ pub struct Args {
     #[arg(long, value_name = "ADDR")]
     listen: Address,
     #[command(flatten)]
+    clear: ClearOptions,
+    #[command(flatten)]
     pair: PairOptions,
 }
 
@@ -29,13 +32,16 @@ pub struct Args {
 /// # Errors
 /// Input that no pair can be made of.
 pub fn run(args: Args) -> Result<ExitCode> {
-    let Args { listen, pair } = &args;
+    let Args { listen, clear, pair } = &args;
     let options = &pair.machine;
     let mut images = Images::open(&options.kernel, options.initrd.as_deref(), &options.drive)?;
-    let spec = machine::spec(options, &mut images, true)?;
-    let mut machine = machine::build(&spec, &images.kernel, &images.initrd)?;
+    let chosen = pair.accel.for_record(options, clear, pair.epochs.asks_for_counts())?;
+    let spec = machine::spec(options, chosen.reckoning(options.reckoning), &mut images, true)?;
+    let Built { mut machine, figures } =
+        machine::build(&spec, chosen.engine, &images.kernel, &images.initrd)?;
     let epoch = pair.epochs.length(spec.reckoning);
-    let header = record::header(options, spec, ReadPolicy::Carried, epoch);
+    let mut header = record::header(options, spec, ReadPolicy::Carried, epoch);
+    chosen.note_in(&mut header)?;
 
     let inbox = Inbox::new();
     let surround = Surround::new(&inbox, "primary", pair.control.as_ref())?;
@@ -47,5 +53,5 @@ pub fn run(args: Args) -> Result<ExitCode> {
 
     let stopwatch = Stopwatch::start();
     let ended = primary.run(&mut machine, live, log, &header)?;
-    pair.tell("primary", &mut machine, &ended, inbox.quit_reason(), &stopwatch)
+    pair.tell("primary", &mut machine, figures.as_deref(), &ended, inbox.quit_reason(), &stopwatch)
 }

@@ -2,8 +2,9 @@
 //!
 //! Not responsible for: what a log holds (`gemel-log`), when an entry is made (`gemel-replay`).
 
+use crate::accel::{AccelOptions, ClearOptions};
 use crate::exit::Ending;
-use crate::machine::{self, Images};
+use crate::machine::{self, Built, Images};
 use crate::options::{Clock, EpochOptions, LimitOptions, MachineOptions, ReportOptions, WorldOptions};
 use crate::report::{Report, Stopwatch};
 use crate::world;
@@ -33,6 +34,10 @@ pub struct Args {
     reads: Reads,
     #[command(flatten)]
     machine: MachineOptions,
+    #[command(flatten)]
+    accel: AccelOptions,
+    #[command(flatten)]
+    clear: ClearOptions,
     #[command(flatten)]
     world: WorldOptions,
     #[command(flatten)]
@@ -111,14 +116,18 @@ pub fn run(args: Args) -> Result<ExitCode> {
         check_images_stay(&options.drive)?;
     }
     let mut images = Images::open(&options.kernel, options.initrd.as_deref(), &options.drive)?;
-    let spec = machine::spec(options, &mut images, true)?;
-    let mut machine = machine::build(&spec, &images.kernel, &images.initrd)?;
+    let counts = args.limits.asks_for_counts() || args.epochs.asks_for_counts();
+    let chosen = args.accel.for_record(options, &args.clear, counts)?;
+    let spec = machine::spec(options, chosen.reckoning(options.reckoning), &mut images, true)?;
+    let Built { mut machine, figures } =
+        machine::build(&spec, chosen.engine, &images.kernel, &images.initrd)?;
     let policy = match args.reads {
         Reads::Carried => ReadPolicy::Carried,
         Reads::Image => ReadPolicy::FromImage,
     };
     let reckoning = spec.reckoning;
-    let header = header(options, spec, policy, args.epochs.length(reckoning));
+    let mut header = header(options, spec, policy, args.epochs.length(reckoning));
+    chosen.note_in(&mut header)?;
 
     let connections = args.world.lines.connect()?;
     let inbox = Arc::clone(&connections.inbox);
@@ -161,6 +170,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         seconds,
         serial_bytes: status.serial_bytes.load(Relaxed),
         ending: &ending,
+        figures: figures.as_deref(),
         more: more.as_object().cloned().unwrap_or_default(),
     };
     report.tell(&args.report, args.world.lines.use_stdout())?;

@@ -2,10 +2,11 @@
 //!
 //! Not responsible for: the checking itself (`gemel-replay`).
 
+use crate::accel::{AccelOptions, tell_assertion};
 use crate::copies::Copies;
 use crate::exit::Ending;
 use crate::logged::{self, FileOptions};
-use crate::machine;
+use crate::machine::{self, Built};
 use crate::options::{LimitOptions, LineOptions, ReportOptions};
 use crate::report::{Report, Stopwatch};
 use crate::watch::{Watch, progress_bar};
@@ -31,6 +32,8 @@ pub struct Args {
     log: PathBuf,
     #[command(flatten)]
     files: FileOptions,
+    #[command(flatten)]
+    accel: AccelOptions,
     #[command(flatten)]
     lines: LineOptions,
     #[command(flatten)]
@@ -111,7 +114,9 @@ pub fn run(args: Args) -> Result<ExitCode> {
         Some(disks) => Box::new(Copies::new(disks)),
         None => Box::new(NoDisks),
     };
-    let mut machine = machine::build(&header.machine, &images.kernel, &images.initrd)?;
+    let engine = args.accel.for_machine(header.machine.reckoning)?;
+    let Built { mut machine, figures } =
+        machine::build(&header.machine, engine, &images.kernel, &images.initrd)?;
 
     let inbox = Inbox::new();
     signals::install(&inbox)?;
@@ -151,7 +156,12 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let (at, digest) = (machine.at(), machine.digest()?);
     world.world.finish(at, digest)?;
     drop(world);
-    let more = json!({ "log_entries": entries, "log_leftover_bytes": leftover });
+    let more = json!({
+        "log_entries": entries,
+        "log_leftover_bytes": leftover,
+        "recorded_on": format!("{:?}", header.engine),
+        "stays_clear": header.stays_clear,
+    });
     let report = Report {
         command: "replay",
         reckoning: header.machine.reckoning,
@@ -160,8 +170,12 @@ pub fn run(args: Args) -> Result<ExitCode> {
         seconds,
         serial_bytes,
         ending: &how,
+        figures: figures.as_deref(),
         more: more.as_object().cloned().unwrap_or_default(),
     };
+    if args.report.json.is_none() {
+        tell_assertion(&header);
+    }
     report.tell(&args.report, args.lines.use_stdout())?;
     Ok(ExitCode::from(how.code()))
 }

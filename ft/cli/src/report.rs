@@ -6,6 +6,7 @@ use crate::exit::Ending;
 use crate::options::ReportOptions;
 use crate::world::unit;
 use anyhow::{Context, Result};
+use gemel_kvm::{Assist, Figures, Leaving};
 use gemel_machine::{At, Digest, Reckoning};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Map, Value, json};
@@ -51,6 +52,8 @@ pub struct Report<'a> {
     pub serial_bytes: u64,
     /// How it ended.
     pub ending: &'a Ending,
+    /// KVM's counters, where it executed the guest.
+    pub figures: Option<&'a Figures>,
     /// Figures of this subcommand alone.
     pub more: Map<String, Value>,
 }
@@ -58,6 +61,22 @@ pub struct Report<'a> {
 /// Rounded, so that figures stay readable.
 fn rounded(value: f64) -> f64 {
     (value * 1e6).round() / 1e6
+}
+
+/// KVM's counters as JSON.
+fn kvm(figures: &Figures) -> Value {
+    let exits: Map<_, _> =
+        Leaving::ALL.iter().map(|kind| (kind.text().into(), figures.leavings(*kind).into())).collect();
+    let assists: Map<_, _> =
+        Assist::ALL.iter().map(|cause| (cause.text().into(), figures.assists(*cause).into())).collect();
+    json!({
+        "exits": exits,
+        "assists": assists,
+        "interrupts": figures.interrupts(),
+        "kicks": figures.kicks(),
+        "moves": figures.moves(),
+        "unplaced": figures.unplaced(),
+    })
 }
 
 impl Report<'_> {
@@ -86,6 +105,9 @@ impl Report<'_> {
             if self.reckoning != Reckoning::Exits {
                 fields.insert("mips".into(), json!(rounded(self.mips())));
             }
+            if let Some(figures) = self.figures {
+                fields.insert("kvm".into(), kvm(figures));
+            }
             fields.extend(self.more.clone());
         }
         object
@@ -109,6 +131,9 @@ impl Report<'_> {
                 unit(self.reckoning),
                 self.at.time.0 as f64 / 1e9,
             );
+        }
+        if let (Some(figures), None) = (self.figures, &options.json) {
+            eprintln!("gemel: KVM: {figures}");
         }
         options.write(&self.json(), stdout_taken)
     }

@@ -2,8 +2,9 @@
 //!
 //! Not responsible for: recording (`record`).
 
+use crate::accel::AccelOptions;
 use crate::exit::Ending;
-use crate::machine::{self, Images};
+use crate::machine::{self, Built, Images};
 use crate::options::{EpochOptions, LimitOptions, MachineOptions, ReportOptions, WorldOptions};
 use crate::report::{Report, Stopwatch};
 use crate::world;
@@ -19,6 +20,8 @@ use std::sync::atomic::Ordering::Relaxed;
 pub struct Args {
     #[command(flatten)]
     machine: MachineOptions,
+    #[command(flatten)]
+    accel: AccelOptions,
     #[command(flatten)]
     world: WorldOptions,
     #[command(flatten)]
@@ -36,8 +39,11 @@ pub struct Args {
 pub fn run(args: Args) -> Result<ExitCode> {
     let options = &args.machine;
     let mut images = Images::open(&options.kernel, options.initrd.as_deref(), &options.drive)?;
-    let spec = machine::spec(options, &mut images, false)?;
-    let mut machine = machine::build(&spec, &images.kernel, &images.initrd)?;
+    let counts = args.limits.asks_for_counts() || args.epochs.asks_for_counts();
+    let chosen = args.accel.for_run(options, counts)?;
+    let spec = machine::spec(options, chosen.reckoning(options.reckoning), &mut images, false)?;
+    let Built { mut machine, figures } =
+        machine::build(&spec, chosen.engine, &images.kernel, &images.initrd)?;
 
     let connections = args.world.lines.connect()?;
     let inbox = Arc::clone(&connections.inbox);
@@ -68,6 +74,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         seconds,
         serial_bytes: status.serial_bytes.load(Relaxed),
         ending: &ending,
+        figures: figures.as_deref(),
         more: Default::default(),
     };
     report.tell(&args.report, args.world.lines.use_stdout())?;

@@ -3,7 +3,7 @@
 //! Not responsible for: the pair itself (`gemel-pair`).
 
 use crate::copies::Copies;
-use crate::machine::{self, Images};
+use crate::machine::{self, Built, Images};
 use crate::options::RtcBase;
 use crate::pair::{PairOptions, Surround, no_lines};
 use crate::report::Stopwatch;
@@ -37,8 +37,10 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let header = secondary.header().clone();
     options.rtc_base = Some(RtcBase::Epoch(header.machine.rtc_base));
     options.seed = header.machine.seed;
-    let spec = machine::spec(options, &mut images, true)?;
-    let mut machine = machine::build(&spec, &images.kernel, &images.initrd)?;
+    let reckoning = header.machine.reckoning;
+    let engine = pair.accel.for_machine(reckoning)?;
+    let spec = machine::spec(options, reckoning, &mut images, true)?;
+    let Built { mut machine, figures } = machine::build(&spec, engine, &images.kernel, &images.initrd)?;
 
     let inbox = Inbox::new();
     let surround = Surround::new(&inbox, "secondary", pair.control.as_ref())?;
@@ -63,5 +65,5 @@ pub fn run(args: Args) -> Result<ExitCode> {
         log,
         Box::new(surround),
     )?;
-    pair.tell("secondary", &mut machine, &ended, inbox.quit_reason(), &stopwatch)
+    pair.tell("secondary", &mut machine, figures.as_deref(), &ended, inbox.quit_reason(), &stopwatch)
 }

@@ -3,13 +3,13 @@
 //! Not responsible for: comparing.
 
 use crate::logged::{self, FileOptions};
-use crate::machine::{self, Images};
+use crate::machine::{self, Built, Images};
 use crate::scratch::Scratch;
 use anyhow::{Context, Result};
 use gemel_devices::board;
 use gemel_diverge::{START, Subject, WINDOW};
 use gemel_host::disk::Changes;
-use gemel_log::{Header, LogReader};
+use gemel_log::{Engine, Header, LogReader};
 use gemel_machine::Machine;
 use gemel_replay::{LogSource, NoDisks, Progress, ReplayDisks};
 use std::error::Error;
@@ -26,12 +26,13 @@ enum Start {
     Snapshot(Vec<u8>),
 }
 
-/// A log, or a bundle, with the interpreter to follow it.
+/// A log, or a bundle, with an engine to follow it: the interpreter unless said otherwise.
 #[derive(Clone)]
 pub struct Followed {
     name: String,
     log: PathBuf,
     header: Header,
+    engine: Engine,
     start: Rc<Start>,
     disks: Option<Scratch>,
 }
@@ -48,17 +49,24 @@ impl Followed {
             let header = logged::open(&log)?.header().clone();
             let snapshot =
                 std::fs::read(&start).with_context(|| format!("cannot read {}", start.display()))?;
-            return Ok(Self { name, log, header, start: Rc::new(Start::Snapshot(snapshot)), disks: None });
+            let (engine, start) = (Engine::Interp, Rc::new(Start::Snapshot(snapshot)));
+            return Ok(Self { name, log, header, engine, start, disks: None });
         }
         let header = logged::open(path)?.header().clone();
         let images = files.images(&header)?;
         let disks = files.disks(&header, Changes::Refused)?.map(Scratch::new);
-        Ok(Self { name, log: path.to_owned(), header, start: Rc::new(Start::PowerOn(images)), disks })
+        let (engine, start) = (Engine::Interp, Rc::new(Start::PowerOn(images)));
+        Ok(Self { name, log: path.to_owned(), header, engine, start, disks })
     }
 
     /// The same under another name.
     pub fn named(&self, name: &str) -> Self {
         Self { name: name.into(), ..self.clone() }
+    }
+
+    /// The same on another engine.
+    pub fn on(self, engine: Engine) -> Self {
+        Self { engine, ..self }
     }
 
     /// The log file.
@@ -80,9 +88,11 @@ impl Subject for Followed {
     fn machine(&self) -> Result<Machine, Box<dyn Error + Send + Sync>> {
         let spec = &self.header.machine;
         match self.start.as_ref() {
-            Start::PowerOn(images) => Ok(machine::build(spec, &images.kernel, &images.initrd)?),
+            Start::PowerOn(images) => {
+                Ok(machine::build(spec, self.engine, &images.kernel, &images.initrd)?.machine)
+            }
             Start::Snapshot(snapshot) => {
-                let mut machine = machine::bare(spec)?;
+                let Built { mut machine, .. } = machine::bare(spec, self.engine)?;
                 machine.restore(snapshot)?;
                 Ok(machine)
             }

@@ -2,6 +2,7 @@
 //!
 //! Not responsible for: comparing (`gemel-diverge`).
 
+use crate::accel::{AccelOptions, tell_assertion};
 use crate::exit::Ending;
 use crate::logged::FileOptions;
 use crate::options::ReportOptions;
@@ -26,6 +27,8 @@ pub struct Args {
     log: PathBuf,
     #[command(flatten)]
     files: FileOptions,
+    #[command(flatten)]
+    accel: AccelOptions,
     #[command(flatten)]
     how: CompareOptions,
     /// Judges one interval in so many
@@ -170,10 +173,16 @@ impl Verdict {
 /// A log that cannot be read, files that are not the log's.
 pub fn run(args: Args) -> Result<ExitCode> {
     let subject = Followed::open(&args.log, &args.files)?;
-    let (engine, judge_) = (subject.named("engine"), subject.named("judge"));
+    let engine = args.accel.for_judged(subject.header())?;
+    let (engine, judge_) = (subject.named("engine").on(engine), subject.named("judge"));
     let evidence = args.how.evidence(&args.log);
     let plan = Plan { sample: args.sample, ..args.how.plan() };
     let stopwatch = Stopwatch::start();
     let verdict = judge(&engine, &judge_, plan, &evidence)?;
-    verdict.tell(&verdict.json("verify", stopwatch.read()), &args.report)
+    let mut figures = verdict.json("verify", stopwatch.read());
+    figures["stays_clear"] = json!(subject.header().stays_clear);
+    if args.report.json.is_none() {
+        tell_assertion(subject.header());
+    }
+    verdict.tell(&figures, &args.report)
 }

@@ -96,6 +96,8 @@ pub fn header_differences(a: &Header, b: &Header) -> Vec<(&'static str, String, 
             ("start", format!("{:?}", h.start)),
             ("creator", h.creator.clone()),
             ("host CPU", h.host_cpu.clone()),
+            ("engine", format!("{:?}", h.engine)),
+            ("asserted clear of", h.stays_clear.join(" ")),
         ]
     };
     let both = fields(a).into_iter().zip(fields(b));

@@ -40,6 +40,21 @@ pub struct Header {
     pub creator: String,
     /// Name of the host's CPU, whose FPU did the guest's arithmetic.
     pub host_cpu: String,
+    /// What executed the guest.
+    pub engine: Engine,
+    /// What the host's KVM was found to do with a guest, as JSON (`gemel check`); empty where nobody asked.
+    pub passport: String,
+    /// What the guest was asserted not to do, because it would have seen the host by it: names of leaks.
+    pub stays_clear: Vec<String>,
+}
+
+/// What executed the guest while the log was made. A replay may use another, where that counts the same.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Engine {
+    /// The interpreter.
+    Interp,
+    /// KVM, with the interpreter as its assistant.
+    Kvm,
 }
 
 /// How guest time related to the host's. A replay needs only the entries; this tells a reader what was run.
@@ -91,6 +106,9 @@ impl Header {
             images: ImageHints::default(),
             creator: concat!("gemel ", env!("CARGO_PKG_VERSION")).into(),
             host_cpu: String::new(),
+            engine: Engine::Interp,
+            passport: String::new(),
+            stays_clear: Vec::new(),
         }
     }
 

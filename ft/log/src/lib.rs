@@ -19,7 +19,7 @@ use gemel_machine::Reckoning;
 pub use codec::{Decoder, Encoder, MAX_ENTRY};
 pub use entry::{Body, EndReason, Entry, OutputSummary, data_check};
 pub use error::{Damage, LogError};
-pub use header::{ClockKind, DigestAlgorithm, FORMAT, Header, ImageHints, MAGIC, ReadPolicy};
+pub use header::{ClockKind, DigestAlgorithm, Engine, FORMAT, Header, ImageHints, MAGIC, ReadPolicy};
 pub use reader::{Item, LogReader};
 pub use writer::{ByteCounts, Class, LogWriter};
 

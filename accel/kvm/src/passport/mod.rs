@@ -33,7 +33,45 @@ pub use stage::Mode;
 use probes::Bench;
 use std::path::Path;
 
+/// The first reason found why KVM cannot take the interpreter's place here, in some milliseconds where a mode is emulated; only where none is, all
+/// is measured.
+pub fn first_shortcoming(device: &Path) -> Option<String> {
+    let bench = match host::open(device) {
+        Ok((kvm, _)) => Bench::new(kvm),
+        Err(Access::Absent { why } | Access::Denied { why } | Access::Broken { why }) => Err(why),
+        Err(Access::Usable { .. }) => return None,
+    };
+    let rates = bench.and_then(|bench| {
+        // Kernels live in ring 0 of long mode: nothing disqualifies a KVM sooner.
+        for mode in [Mode::LongRing0, Mode::LongRing3, Mode::Paged, Mode::Protected, Mode::Real] {
+            match modes::rate(&bench, mode) {
+                Ok(rate) if rate < NATIVE => {
+                    return Err(format!("{mode}: instructions are emulated, {rate} million a second"));
+                }
+                Ok(_) => {}
+                Err(why) => return Err(format!("{mode}: {why}")),
+            }
+        }
+        Ok(())
+    });
+    match rates {
+        Err(why) => Some(why),
+        Ok(()) => Passport::measure(device).shortcomings().into_iter().next(),
+    }
+}
+
 impl Passport {
+    /// Whether KVM can be opened.
+    ///
+    /// # Errors
+    /// What stands in the way, and what to do about it.
+    pub fn access(device: &Path) -> Result<(), String> {
+        match host::open(device) {
+            Ok(_) | Err(Access::Usable { .. }) => Ok(()),
+            Err(Access::Absent { why } | Access::Denied { why } | Access::Broken { why }) => Err(why),
+        }
+    }
+
     /// Measures this host in a few seconds. The calling thread gets signals meanwhile, which it ignores.
     pub fn measure(device: &Path) -> Self {
         let (kvm, findings) = match host::open(device) {

@@ -3,6 +3,7 @@
 //!
 //! Not responsible for: whole operating systems (`tests/system`).
 
+mod accel;
 mod bad_input;
 mod check;
 mod compare;
