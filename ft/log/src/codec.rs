@@ -78,11 +78,9 @@ impl Chain {
 
     fn moved_to(&mut self, entry: &Entry, crc: u32) {
         let rcx = self.previous.position.rcx;
-        self.previous = entry.at;
-        match entry.body {
-            Body::Time => self.previous.position.rcx = rcx,
-            Body::Wake(time) => self.previous.time = time,
-            _ => {}
+        self.previous = entry.behind();
+        if entry.body == Body::Time {
+            self.previous.position.rcx = rcx;
         }
         self.crc = crc;
         self.ended = matches!(entry.body, Body::End { .. });

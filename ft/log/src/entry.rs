@@ -62,6 +62,14 @@ pub enum Body {
 }
 
 impl Entry {
+    /// Where and when it leaves the machine.
+    pub fn behind(&self) -> At {
+        match self.body {
+            Body::Wake(time) => At { time, ..self.at },
+            _ => self.at,
+        }
+    }
+
     /// The boundary that a [`Body::Landing`] describes.
     pub fn landing(&self) -> Option<Landing> {
         match self.body {

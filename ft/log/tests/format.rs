@@ -343,12 +343,6 @@ fn random_entry(n: &mut Numbers, previous: At, sampled: bool) -> Entry {
     Entry { at: at(count, n.any(), n.any(), time), body }
 }
 
-/// Where an entry leaves the machine.
-fn behind(entry: &Entry) -> At {
-    let time = if let Body::Wake(time) = entry.body { time } else { entry.at.time };
-    At { time, ..entry.at }
-}
-
 #[test]
 fn random_entries_come_back_and_random_bytes_never_panic() {
     let mut counted = header();
@@ -359,7 +353,7 @@ fn random_entries_come_back_and_random_bytes_never_panic() {
         let mut n = Numbers(seed);
         let mut entries: Vec<Entry> = Vec::new();
         for _ in 0..50 {
-            let previous = entries.last().map_or(header.start, behind);
+            let previous = entries.last().map_or(header.start, Entry::behind);
             entries.push(random_entry(&mut n, previous, sampled));
         }
         let mut bytes = written(&header, &entries);

@@ -59,7 +59,7 @@ impl Feed {
         let mut used = 0;
         while let Some((entry, length)) = decoder.decode(&partial[used..])? {
             used += length;
-            *limit = later(*limit, entry.at);
+            *limit = later(*limit, entry.behind());
             entries.push_back(entry);
             if used == partial.len() {
                 break;
