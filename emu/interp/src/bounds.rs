@@ -17,7 +17,9 @@ pub(crate) struct Bounds {
     /// The machine's stop, in the unit of positions.
     wanted: u64,
     aim: Aim,
-    /// The step at which the aim ends the run.
+    /// The step at which this run began.
+    began: u64,
+    /// The step at which to look at the aim.
     aim_end: u64,
     /// From this step on an exit ends the run.
     lenient: u64,
@@ -43,7 +45,7 @@ impl Exits {
 
 impl Bounds {
     pub(crate) fn new() -> Self {
-        Self { wanted: 0, aim: Aim::NONE, aim_end: u64::MAX, lenient: u64::MAX, exits: None }
+        Self { wanted: 0, aim: Aim::NONE, began: 0, aim_end: u64::MAX, lenient: u64::MAX, exits: None }
     }
 
     /// What positions count from now on.
@@ -98,12 +100,14 @@ impl Bounds {
         let most = if self.exits.is_some() { self.aim.steps.min(2 * QUANTUM) } else { self.aim.steps };
         self.aim.steps = steps.saturating_add(most);
         self.lenient = steps.saturating_add(QUANTUM);
-        self.step_on(steps);
+        self.began = steps;
+        self.aim_end = self.aim.steps;
     }
 
-    /// The next look at the aim: at every boundary if it is an address.
-    fn step_on(&mut self, steps: u64) {
-        self.aim_end = if self.aim.rip.is_some() { steps.saturating_add(1) } else { self.aim.steps };
+    /// The address that the run is to end at, once it has begun.
+    #[inline]
+    pub(crate) fn address(&self) -> Option<u64> {
+        self.aim.rip
     }
 
     /// Takes on the machine's stop. Returns the step at which the loop must look.
@@ -124,12 +128,13 @@ impl Bounds {
         left || self.counted(steps) >= self.wanted
     }
 
-    /// The loop looks, and the machine's stop is not reached: the step at which to look again, or `None` at the aim.
-    pub(crate) fn next_look(&mut self, steps: u64, rip: u64) -> Option<u64> {
-        if steps >= self.aim.steps || self.aim.rip == Some(rip) {
+    /// The loop looks, and the machine's stop is not reached: the step at which to look again, or `None` at the aim. What
+    /// runs next does not come to the aim's address within `clear` steps.
+    pub(crate) fn next_look(&mut self, steps: u64, rip: u64, clear: u64) -> Option<u64> {
+        if steps >= self.aim.steps || (self.aim.rip == Some(rip) && steps > self.began) {
             return None;
         }
-        self.step_on(steps);
+        self.aim_end = self.aim.steps.min(steps.saturating_add(clear));
         Some(self.heed(self.wanted))
     }
 

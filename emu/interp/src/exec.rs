@@ -10,6 +10,7 @@ use crate::blocks::Block;
 use crate::cpu::Cpu;
 use crate::fault::R;
 use crate::lower;
+use crate::op::{REP, REPNE};
 use gemel_machine::ram::TABLE;
 use gemel_machine::{CpuIo, Exit, Position};
 use gemel_x86::control::DR6_BS;
@@ -23,21 +24,26 @@ impl Cpu {
         self.follow_ram();
         self.bounds.begin(self.count);
         self.heed(io.attention(self.position()));
-        let exit = self.run_on(io);
+        let exit = match self.bounds.address() {
+            None => self.run_on::<false>(io),
+            Some(_) => self.run_on::<true>(io),
+        };
         self.bounds.end();
         exit
     }
 
-    fn run_on(&mut self, io: &mut dyn CpuIo) -> Exit {
+    /// `SEEK`: an address ends the run, so that each block is looked into before it runs.
+    fn run_on<const SEEK: bool>(&mut self, io: &mut dyn CpuIo) -> Exit {
         loop {
             if self.shutdown {
                 return Exit::Shutdown;
             }
-            if self.count >= self.attention.stop {
+            if SEEK || self.count >= self.attention.stop {
                 if self.bounds.reached(self.count) {
                     return Exit::Stop;
                 }
-                match self.bounds.next_look(self.count, self.rip) {
+                let clear = if SEEK { self.clear_of_aim() } else { u64::MAX };
+                match self.bounds.next_look(self.count, self.rip, clear) {
                     Some(stop) => self.attention.stop = stop,
                     None => return Exit::Yield,
                 }
@@ -50,6 +56,21 @@ impl Cpu {
             }
             self.run_block(u64::from(u16::MAX), io);
         }
+    }
+
+    /// Instructions that can run from here before a boundary at the aim's address, if what is cached tells; 1 if not.
+    fn clear_of_aim(&self) -> u64 {
+        let lin = self.rip.wrapping_add(self.seg_base[CS]);
+        let block = self.blocks.successor(lin).or_else(|| self.blocks.at_linear(lin));
+        let (Some(aim), Some(block), true) = (self.bounds.address(), block, self.mode.flat) else { return 1 };
+        // SAFETY: as in `run_block`; nothing runs meanwhile.
+        let ops = &unsafe { block.as_ref() }.ops;
+        let offset = aim.wrapping_sub(self.rip);
+        // A repetition at its own address is the first of its block.
+        if offset == 0 || ops.first().is_some_and(|op| op.has(REP | REPNE)) {
+            return 1;
+        }
+        ops.iter().position(|op| u64::from(op.offset) == offset).unwrap_or(ops.len()) as u64
     }
 
     /// Whether a boundary has more to do than to find the next block.

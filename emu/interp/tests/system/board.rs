@@ -1,7 +1,7 @@
 //! A machine of one vCPU and RAM, in the modes that the tests want: tables at fixed places, handlers that halt.
 
 use gemel_interp::Interp;
-use gemel_machine::{Attention, CpuIo, Exit, GuestRam, Position, Query, Vcpu};
+use gemel_machine::{Aim, Attention, CountKind, CpuIo, Exit, GuestRam, Position, Query, Vcpu};
 use gemel_x86::control::{CR0_ET, CR0_PE, CR0_PG, CR4_PAE, EFER_LMA, EFER_LME, EFER_SCE};
 use gemel_x86::flags::FIXED;
 use gemel_x86::segment::{CS, SS};
@@ -22,7 +22,7 @@ pub const STACK: u64 = 0x9000;
 pub const STACK0: u64 = 0xa000;
 /// Top of an interrupt stack of the 64-bit TSS.
 pub const IST1: u64 = 0xb000;
-const PAGES: u64 = 0x10000;
+pub const PAGES: u64 = 0x10000;
 
 /// Selectors of the GDT that [`Guest::protected`] and [`Guest::long`] make.
 pub const CODE0: u16 = 0x08;
@@ -72,6 +72,8 @@ pub struct Outside {
     pub ignne: bool,
     /// Every OUT: port, size, value.
     pub written: Vec<(u16, u8, u32)>,
+    /// The count that every access to a port, a device or an MSR named.
+    pub accessed: Vec<u64>,
 }
 
 impl CpuIo for Outside {
@@ -79,22 +81,28 @@ impl CpuIo for Outside {
         Attention { stop: self.stop, interrupt: self.interrupt.is_some(), nmi: self.nmi }
     }
     fn port_read(&mut self, at: Position, _: u16, _: u8) -> (u32, Attention) {
+        self.accessed.push(at.count);
         (u32::MAX, self.attention(at))
     }
     fn port_write(&mut self, at: Position, port: u16, size: u8, value: u32) -> Attention {
+        self.accessed.push(at.count);
         self.written.push((port, size, value));
         self.attention(at)
     }
     fn mmio_read(&mut self, at: Position, _: u64, _: u8) -> (u64, Attention) {
+        self.accessed.push(at.count);
         (u64::MAX, self.attention(at))
     }
     fn mmio_write(&mut self, at: Position, _: u64, _: u8, _: u64) -> Attention {
+        self.accessed.push(at.count);
         self.attention(at)
     }
     fn msr_read(&mut self, at: Position, msr: u32) -> (Option<u64>, Attention) {
+        self.accessed.push(at.count);
         (self.msrs.get(&msr).copied(), self.attention(at))
     }
     fn msr_write(&mut self, at: Position, msr: u32, value: u64) -> (Option<()>, Attention) {
+        self.accessed.push(at.count);
         let known = self.msrs.get_mut(&msr).map(|m| *m = value);
         (known, self.attention(at))
     }
@@ -146,6 +154,7 @@ impl Guest {
             float_errors: Vec::new(),
             ignne: false,
             written: Vec::new(),
+            accessed: Vec::new(),
         };
         let mut state = CpuState { rip: CODE, rflags: FIXED, cr0: CR0_ET, ..CpuState::default() };
         state.gpr = std::array::from_fn(|i| 0x1111 * i as u64);
@@ -159,6 +168,18 @@ impl Guest {
     /// The same on another CPU.
     pub fn with_model(mut self, model: CpuModel) -> Self {
         self.interp = Interp::new(model, self.ram.clone());
+        self
+    }
+
+    /// The same on a machine that counts exits.
+    pub fn counting_exits(mut self) -> Self {
+        self.interp = self.interp.counting(CountKind::Exits);
+        self
+    }
+
+    /// Where the next run comes back.
+    pub fn aim(&mut self, aim: Aim) -> &mut Self {
+        self.interp.aim(aim);
         self
     }
 

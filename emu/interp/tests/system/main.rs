@@ -7,6 +7,7 @@
 mod board;
 mod debug;
 mod decimal;
+mod exits;
 mod float_error;
 mod long;
 mod paging;
