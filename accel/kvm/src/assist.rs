@@ -21,12 +21,13 @@ const MOST_PIECES: u32 = 64;
 impl Kvm {
     /// A run that was aimed at a boundary: only the assistant finds it.
     pub(crate) fn run_aimed(&mut self, io: &mut dyn CpuIo) -> Result<Exit, EngineError> {
+        let aim = std::mem::replace(&mut self.aim, Aim::NONE);
         if self.shut_down {
             return Ok(Exit::Shutdown);
         }
         self.move_to_assistant()?;
         self.figures.assisted(Assist::Aim);
-        self.assistant.aim(self.aim);
+        self.assistant.aim(aim);
         self.assistant.run(io)
     }
 

@@ -99,10 +99,12 @@ impl Kvm {
 
 impl Vcpu for Kvm {
     fn run(&mut self, io: &mut dyn CpuIo) -> Result<Exit, EngineError> {
+        if self.aim != Aim::NONE {
+            return self.run_aimed(io);
+        }
         self.kick.begin()?;
         let exit = self.run_on(io);
         self.kick.end();
-        self.aim = Aim::NONE;
         exit
     }
 

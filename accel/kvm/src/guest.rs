@@ -46,6 +46,8 @@ pub(crate) struct Guest {
     known: CpuState,
     /// The guest ran since.
     ran: bool,
+    /// The guest ran since its dirty log was last read.
+    wrote: bool,
     /// Nothing was given yet.
     empty: bool,
 }
@@ -96,13 +98,14 @@ impl Guest {
             events: kvm_vcpu_events::default(),
             known: CpuState::default(),
             ran: false,
+            wrote: false,
             empty: true,
         })
     }
 
     /// Lets the guest run until it leaves.
     pub(crate) fn enter(&mut self) -> Result<Left, KvmError> {
-        self.ran = true;
+        (self.ran, self.wrote) = (true, true);
         let left = self.run()?;
         self.read_shared();
         Ok(left)
@@ -250,8 +253,8 @@ impl Guest {
     }
 
     /// Marks what the guest wrote to RAM.
-    pub(crate) fn collect_dirty(&self) -> Result<(), KvmError> {
-        self.memory.collect_dirty(&self.vm)
+    pub(crate) fn collect_dirty(&mut self) -> Result<(), KvmError> {
+        if std::mem::take(&mut self.wrote) { self.memory.collect_dirty(&self.vm) } else { Ok(()) }
     }
 
     /// The pages that an instruction with an access open may write to: where its string goes, and the top of the stack.

@@ -6,7 +6,7 @@ use crate::engine::{Home, Kvm};
 use crate::figures::{Assist, Leaving};
 use crate::left::Left;
 use crate::quirks::Native;
-use gemel_machine::{Aim, Attention, CpuIo, EngineError, Exit};
+use gemel_machine::{Attention, CpuIo, EngineError, Exit};
 use gemel_x86::CpuState;
 use gemel_x86::control::{CR0_EM, CR0_TS, EFER_LMA};
 use gemel_x86::flags::{IF, IOPL, TF};
@@ -28,10 +28,8 @@ pub(crate) enum Next {
 
 impl Kvm {
     pub(crate) fn run_on(&mut self, io: &mut dyn CpuIo) -> Result<Exit, EngineError> {
-        if self.aim != Aim::NONE {
-            return self.run_aimed(io);
-        }
         let mut going = Going { want: io.attention(gemel_machine::Vcpu::position(self)), at_exit: false };
+        let mut began = false;
         loop {
             if self.shut_down {
                 return Ok(Exit::Shutdown);
@@ -39,7 +37,9 @@ impl Kvm {
             if gemel_machine::Vcpu::position(self).count >= going.want.stop {
                 return Ok(Exit::Stop);
             }
+            // On a busy host kicks come before anything has run.
             match self.kick.kicks() {
+                _ if !std::mem::replace(&mut began, true) => {}
                 0 => {}
                 // The boundary after an exit has a name: better there than between two.
                 1 if going.at_exit => return Ok(Exit::Stop),
@@ -82,10 +82,14 @@ impl Kvm {
             return self.assist(Assist::Mode, self.quirks.longest_stretch, io);
         }
         self.move_to_kvm(&state, io)?;
-        Ok(Next::Boundary(Going { want, at_exit: false }))
+        self.go_on_in_kvm(want, io)
     }
 
     fn go_on_in_kvm(&mut self, want: Attention, io: &mut dyn CpuIo) -> Result<Next, EngineError> {
+        if self.guest.events.interrupt.injected != 0 {
+            // A kick came before the entry that delivers it.
+            return self.enter(want, io);
+        }
         let takes_interrupts = self.guest.regs.rflags & IF != 0;
         if self.halted && !want.nmi && !(want.interrupt && takes_interrupts) {
             return Ok(Next::Return(if takes_interrupts { Exit::Halted } else { Exit::HaltedForGood }));
