@@ -5,6 +5,9 @@
 use std::fs;
 use std::path::Path;
 
+/// The kernel's module for a KVM in software.
+pub(crate) const SOFTWARE_MODULE: &str = "kvm_pvm";
+
 /// Which code KVM runs on the CPU itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Native {
@@ -52,7 +55,7 @@ impl Quirks {
     /// What the loaded modules say of this host.
     pub fn of_host() -> Self {
         let loaded = |module: &str| Path::new("/sys/module").join(module).exists();
-        if loaded("kvm_pvm") {
+        if loaded(SOFTWARE_MODULE) {
             return Self::SOFTWARE;
         }
         let nested_paging = ["kvm_intel/parameters/ept", "kvm_amd/parameters/npt"].iter().any(|parameter| {

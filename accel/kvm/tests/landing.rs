@@ -111,6 +111,6 @@ fn a_repetition_can_be_left_between_two_iterations() {
         a.cli()?;
         a.hlt()
     }));
-    memory.push((0x100000, (0..0x60000u32).map(|n| (n * 7 >> 3) as u8).collect()));
+    memory.push((0x100000, (0..0x60000u32).map(|n| ((n * 7) >> 3) as u8).collect()));
     Program { model: CpuModel::x86_64_v2(), memory, state: long_mode(START) }.same_on_both(&ways());
 }

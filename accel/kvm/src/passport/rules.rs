@@ -4,6 +4,7 @@
 
 use super::facts::{Access, DirtyLog, Execution, Findings, Measured, Passport, Stopped, Treatment};
 use super::stage::Mode;
+use crate::quirks::SOFTWARE_MODULE;
 use gemel_x86::{CpuModel, Feature};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -113,11 +114,22 @@ impl Passport {
     /// The leaks that a guest of this model meets if it executes all that the model offers. None where KVM cannot be used.
     pub fn leaks(&self, model: &CpuModel) -> Vec<Met> {
         let Some(findings) = &self.findings else { return Vec::new() };
+        let modes = self.modes_of_kvm(findings);
         let met = |leak: Leak| {
-            let what = findings.meets(leak, model)?;
+            let what = findings.meets(leak, model, &modes)?;
             Some(Met { leak, what, remedy: leak.remedy() })
         };
         Leak::ALL.into_iter().filter_map(met).collect()
+    }
+
+    /// The modes whose code the engine gives to KVM on this host. Code of others is executed by its assistant, which leaks nothing.
+    fn modes_of_kvm(&self, findings: &Findings) -> Vec<Mode> {
+        match &self.kvm {
+            Access::Usable { modules, .. } if modules.iter().any(|name| name == SOFTWARE_MODULE) => {
+                vec![Mode::LongRing3]
+            }
+            _ => findings.modes.keys().copied().collect(),
+        }
     }
 
     /// Why KVM on this host cannot take the interpreter's place, in sentences. None: it can.
@@ -185,15 +197,13 @@ fn trouble(execution: &Measured<Execution>) -> Option<String> {
 }
 
 impl Findings {
-    /// The modes in which an instruction is treated so.
-    fn modes_where(&self, instruction: &str, treatment: Treatment) -> Vec<Mode> {
-        let treated = |mode: &Mode| self.modes[mode].instructions.get(instruction).and_then(Measured::found);
-        self.modes.keys().copied().filter(|mode| treated(mode) == Some(&treatment)).collect()
-    }
-
-    /// What of a leak a guest of this model meets.
-    fn meets(&self, leak: Leak, model: &CpuModel) -> Option<String> {
-        let leaks = |instruction: &str| self.modes_where(instruction, Treatment::Leaks);
+    /// What of a leak a guest of this model meets in these modes.
+    fn meets(&self, leak: Leak, model: &CpuModel, modes: &[Mode]) -> Option<String> {
+        let modes_where = |instruction: &str, treatment: Treatment| -> Vec<Mode> {
+            let treated = |mode: &Mode| self.modes.get(mode)?.instructions.get(instruction)?.found();
+            modes.iter().copied().filter(|mode| treated(mode) == Some(&treatment)).collect()
+        };
+        let leaks = |instruction: &str| modes_where(instruction, Treatment::Leaks);
         let told =
             |what: &str, modes: &[Mode]| (!modes.is_empty()).then(|| format!("{what} ({})", list(modes)));
         let offered = |feature, instruction: &str, what: &str| {
@@ -202,14 +212,16 @@ impl Findings {
         // Without the feature these bytes are another instruction; a CPU that has it executes it all the same, and a hypervisor that
         // emulates may not have it.
         let either = |feature, instruction: &str, new: &str, old: &str| {
-            let (has_new, has_old) = (leaks(instruction), self.modes_where(instruction, Treatment::Masked));
+            let (has_new, has_old) = (leaks(instruction), modes_where(instruction, Treatment::Masked));
             match (model.has(feature), has_new.is_empty()) {
                 (_, true) => None,
                 (false, false) => told(&format!("{old} with F3 is executed as {new}"), &has_new),
                 (true, false) => told(&format!("{new} is executed as {old}"), &has_old),
             }
         };
+        // Where ring 0 is the assistant's, so is every way into it.
         let wrong = |name: &str, execution: &Measured<Execution>| match execution {
+            _ if !modes.contains(&Mode::LongRing0) => None,
             Measured::Found(Execution::HandedOut) => None,
             other => trouble(other).map(|trouble| format!("{name} {trouble}")),
         };
