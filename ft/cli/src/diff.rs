@@ -7,7 +7,7 @@ use crate::logged::{self, FileOptions};
 use crate::options::ReportOptions;
 use crate::report::Stopwatch;
 use crate::subject::Followed;
-use crate::verify::{CompareOptions, judge};
+use crate::verify::{CompareOptions, judge_with_bar};
 use anyhow::Result;
 use gemel_diverge::{Plan, first_difference, header_differences};
 use serde_json::json;
@@ -68,11 +68,13 @@ pub fn run(args: Args) -> Result<ExitCode> {
     }
     let (one, other) = (Followed::open(&args.a, &args.files)?, Followed::open(&args.b, &args.files)?);
     let plan = Plan { judge: false, ..args.how.plan() };
-    let verdict = judge(&one, &other, plan, &args.how.evidence(&args.a))?;
+    let verdict = judge_with_bar(&one, &other, plan, &args.how.evidence(&args.a))?;
     if let Some(fields) = figures.as_object_mut()
         && let Some(verdict) = verdict.json("diff", stopwatch.read()).as_object()
     {
         fields.extend(verdict.clone());
     }
-    verdict.tell(&figures, &args.report)
+    let code = verdict.tell(args.report.json.is_some());
+    args.report.write(&figures, false)?;
+    Ok(code)
 }

@@ -5,6 +5,7 @@
 
 mod accel;
 mod check;
+mod checker;
 mod console;
 mod copies;
 mod demo;
@@ -66,6 +67,9 @@ enum Command {
     /// narrowed down to the first instruction after which the two differ
     #[command(after_help = exit::TABLE)]
     Verify(verify::Args),
+    /// Judges a log while it is still written: beside a pair, on its secondary's log, without the pair's knowledge
+    #[command(after_help = exit::TABLE)]
+    Checker(checker::Args),
     /// Finds where two recorded runs part, by their logs' entries and by their machines' states
     #[command(after_help = exit::TABLE)]
     Diff(diff::Args),
@@ -96,6 +100,7 @@ fn main() -> ExitCode {
             Command::Console(args) => console::run(args),
             Command::Demo(args) => demo::run(args),
             Command::Verify(args) => verify::run(args),
+            Command::Checker(args) => checker::run(args),
             Command::Diff(args) => diff::run(args),
             Command::Check(args) => check::run(args),
             Command::Log { command: LogCommand::Show(args) } => log_show::run(args),

@@ -3,6 +3,7 @@
 //! Not responsible for: the pair itself (`gemel-pair`).
 
 use crate::accel::AccelOptions;
+use crate::checker::growing;
 use crate::exit::Ending;
 use crate::options::{EpochOptions, MachineOptions, ReportOptions};
 use crate::replay::keep_evidence;
@@ -97,6 +98,7 @@ impl PairOptions {
     pub fn open_log(&self, header: &Header) -> Result<Option<LogWriter<File>>> {
         let Some(path) = &self.log else { return Ok(None) };
         let file = File::create(path).with_context(|| format!("cannot write the log {}", path.display()))?;
+        growing::hold(&file);
         Ok(Some(LogWriter::new(file, header)?))
     }
 

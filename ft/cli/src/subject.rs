@@ -2,12 +2,14 @@
 //!
 //! Not responsible for: comparing.
 
+use crate::checker::growing::Growing;
 use crate::logged::{self, FileOptions};
 use crate::machine::{self, Built, Images};
 use crate::scratch::Scratch;
 use anyhow::{Context, Result};
 use gemel_devices::board;
 use gemel_diverge::{START, Subject, WINDOW};
+use gemel_host::Inbox;
 use gemel_host::disk::Changes;
 use gemel_log::{Engine, Header, LogReader};
 use gemel_machine::Machine;
@@ -17,6 +19,7 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// What a machine starts from.
 enum Start {
@@ -35,6 +38,8 @@ pub struct Followed {
     engine: Engine,
     start: Rc<Start>,
     disks: Option<Scratch>,
+    /// Who ends the wait for a log that still grows.
+    grows: Option<Arc<Inbox>>,
 }
 
 impl Followed {
@@ -50,13 +55,13 @@ impl Followed {
             let snapshot =
                 std::fs::read(&start).with_context(|| format!("cannot read {}", start.display()))?;
             let (engine, start) = (Engine::Interp, Rc::new(Start::Snapshot(snapshot)));
-            return Ok(Self { name, log, header, engine, start, disks: None });
+            return Ok(Self { name, log, header, engine, start, disks: None, grows: None });
         }
         let header = logged::open(path)?.header().clone();
         let images = files.images(&header)?;
         let disks = files.disks(&header, Changes::Refused)?.map(Scratch::new);
         let (engine, start) = (Engine::Interp, Rc::new(Start::PowerOn(images)));
-        Ok(Self { name, log: path.to_owned(), header, engine, start, disks })
+        Ok(Self { name, log: path.to_owned(), header, engine, start, disks, grows: None })
     }
 
     /// The same under another name.
@@ -67,6 +72,11 @@ impl Followed {
     /// The same on another engine.
     pub fn on(self, engine: Engine) -> Self {
         Self { engine, ..self }
+    }
+
+    /// The same, of a log that still grows; `inbox` can end the wait for what comes.
+    pub fn growing(self, inbox: &Arc<Inbox>) -> Self {
+        Self { grows: Some(Arc::clone(inbox)), ..self }
     }
 
     /// The log file.
@@ -100,7 +110,10 @@ impl Subject for Followed {
     }
 
     fn source(&self) -> Result<LogSource<Box<dyn Read>>, Box<dyn Error + Send + Sync>> {
-        let file: Box<dyn Read> = Box::new(BufReader::with_capacity(1 << 18, File::open(&self.log)?));
+        let file: Box<dyn Read> = match &self.grows {
+            Some(inbox) => Box::new(BufReader::with_capacity(1 << 18, Growing::open(&self.log, inbox)?)),
+            None => Box::new(BufReader::with_capacity(1 << 18, File::open(&self.log)?)),
+        };
         Ok(LogSource::new(LogReader::new(file)?))
     }
 

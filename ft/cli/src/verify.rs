@@ -11,7 +11,7 @@ use crate::report::Stopwatch;
 use crate::subject::Followed;
 use crate::watch::progress_bar;
 use anyhow::{Context, Result};
-use gemel_diverge::{Agreement, Error, Finding, Outcome, Plan, compare, write_bundle};
+use gemel_diverge::{Agreement, Error, Found, Outcome, Plan, Watcher, compare, write_bundle};
 use gemel_host::{Inbox, signals};
 use gemel_machine::At;
 use serde_json::{Value, json};
@@ -45,12 +45,26 @@ pub struct CompareOptions {
     #[arg(long, value_name = "COUNT", default_value_t = Plan::default().interval,
           value_parser = clap::value_parser!(u64).range(1..))]
     interval: u64,
-    /// Where the evidence of a difference goes [default: LOG.diverged]
-    #[arg(long, value_name = "DIRECTORY")]
-    evidence: Option<PathBuf>,
+    #[command(flatten)]
+    evidence: EvidenceOption,
     /// Stops at this instruction count
     #[arg(long, value_name = "COUNT")]
     stop_after: Option<u64>,
+}
+
+/// Where evidence goes.
+#[derive(clap::Args, Clone, Debug)]
+pub struct EvidenceOption {
+    /// Where the evidence of a difference goes [default: LOG.diverged]
+    #[arg(long, value_name = "DIRECTORY")]
+    evidence: Option<PathBuf>,
+}
+
+impl EvidenceOption {
+    /// The directory for a log's evidence.
+    pub fn beside(&self, log: &Path) -> PathBuf {
+        self.evidence.clone().unwrap_or_else(|| replay::evidence_beside(log))
+    }
 }
 
 impl CompareOptions {
@@ -61,18 +75,18 @@ impl CompareOptions {
 
     /// Where a difference's evidence goes.
     pub fn evidence(&self, log: &Path) -> PathBuf {
-        self.evidence.clone().unwrap_or_else(|| replay::evidence_beside(log))
+        self.evidence.beside(log)
     }
 }
 
 /// What a comparison came to.
 pub struct Verdict {
     /// How it ended.
-    pub ending: Ending,
-    /// What it found, if the two part.
-    pub finding: Option<Box<Finding>>,
+    ending: Ending,
+    /// What it found, if anything differs.
+    found: Option<Box<dyn Found>>,
     /// Where the evidence is.
-    pub evidence: Option<PathBuf>,
+    evidence: Option<PathBuf>,
     at: Option<At>,
     compared: u64,
 }
@@ -81,7 +95,7 @@ pub struct Verdict {
 ///
 /// # Errors
 /// Host trouble, or files that are not the log's.
-pub fn judge(a: &Followed, b: &Followed, plan: Plan, evidence: &Path) -> Result<Verdict> {
+pub fn judge_with_bar(a: &Followed, b: &Followed, plan: Plan, evidence: &Path) -> Result<Verdict> {
     let inbox = Inbox::new();
     signals::install(&inbox)?;
     let bar = io::stderr().is_terminal().then(|| {
@@ -89,42 +103,50 @@ pub fn judge(a: &Followed, b: &Followed, plan: Plan, evidence: &Path) -> Result<
         logs.dedup();
         progress_bar(logs.into_iter().map(replay::length).max().unwrap_or(0))
     });
-    let outcome = compare(a, b, plan, |at| {
+    let mut watcher = |at: At| {
         bar.iter().for_each(|bar| bar.set_position(at.position.count));
         if inbox.quit_reason().is_some() { Err(Error::Quit) } else { Ok(()) }
-    });
+    };
+    let verdict = judge(a, b, plan, evidence, &inbox, &mut watcher);
     bar.iter().for_each(|bar| bar.finish_and_clear());
-    let none = |ending| Verdict { ending, finding: None, evidence: None, at: None, compared: 0 };
-    Ok(match outcome {
+    verdict
+}
+
+/// Compares two subjects, and keeps the evidence of a difference. Whoever asks `inbox` for the end gets it.
+///
+/// # Errors
+/// Host trouble, or files that are not the log's.
+pub fn judge(
+    a: &Followed,
+    b: &Followed,
+    plan: Plan,
+    evidence: &Path,
+    inbox: &Inbox,
+    watcher: &mut dyn Watcher,
+) -> Result<Verdict> {
+    let verdict = |ending| Verdict { ending, found: None, evidence: None, at: None, compared: 0 };
+    let (found, at): (Box<dyn Found>, At) = match compare(a, b, plan, watcher) {
         Ok(Outcome::Agree(Agreement { at, conclusion, compared })) => {
             let ending = conclusion.map_or(Ending::Limit, replay::ending);
-            Verdict { at: Some(at), compared, ..none(ending) }
+            return Ok(Verdict { at: Some(at), compared, ..verdict(ending) });
         }
-        Ok(Outcome::LogDiffers(diverged)) => {
-            let at = Some(diverged.at);
-            Verdict {
-                at,
-                ..none(Ending::Diverged(format!(
-                    "both machines do the same, and not what the log says: {diverged}"
-                )))
-            }
+        Ok(Outcome::LogDiffers(contradiction)) => {
+            let at = contradiction.diverged.at;
+            (contradiction, at)
         }
         Ok(Outcome::Part(finding)) => {
-            write_bundle(evidence, &finding, a, a.header())?;
-            Verdict {
-                at: Some(finding.at),
-                evidence: Some(evidence.to_owned()),
-                ending: Ending::Diverged(finding.headline()),
-                finding: Some(finding),
-                compared: 0,
-            }
+            let at = finding.at;
+            (finding, at)
         }
-        Err(Error::Quit) => match inbox.quit_reason() {
-            Some(reason) => none(Ending::Quit(reason)),
-            None => none(Ending::Limit),
+        Err(e) => match (inbox.quit_reason(), e) {
+            (Some(reason), _) => return Ok(verdict(Ending::Quit(reason))),
+            (None, Error::Quit) => return Ok(verdict(Ending::Limit)),
+            (None, e) => return Err(e).context("the comparison could not be finished"),
         },
-        Err(e) => return Err(e).context("the comparison could not be finished"),
-    })
+    };
+    write_bundle(evidence, &*found, a, a.header())?;
+    let ending = Ending::Diverged(found.headline());
+    Ok(Verdict { at: Some(at), evidence: Some(evidence.to_owned()), found: Some(found), ..verdict(ending) })
 }
 
 impl Verdict {
@@ -136,7 +158,7 @@ impl Verdict {
             "compared": self.compared,
             "host_seconds": seconds.0,
             "cpu_seconds": seconds.1,
-            "difference": self.finding,
+            "difference": self.found.as_ref().and_then(|found| found.json().ok()),
             "evidence": self.evidence,
             "exit": self.ending.name(),
             "exit_code": self.ending.code(),
@@ -144,13 +166,15 @@ impl Verdict {
         })
     }
 
-    /// Tells it: JSON where asked for, and the report for people otherwise, or when something differs.
-    ///
-    /// # Errors
-    /// A file that cannot be written.
-    pub fn tell(&self, figures: &Value, options: &ReportOptions) -> Result<ExitCode> {
-        if let Some(finding) = &self.finding {
-            eprint!("{}", finding.report());
+    /// Whether something differs.
+    pub fn differs(&self) -> bool {
+        self.found.is_some()
+    }
+
+    /// Tells it, for people, unless `quiet` and nothing is wrong.
+    pub fn tell(&self, quiet: bool) -> ExitCode {
+        if let Some(found) = &self.found {
+            eprint!("{}", found.report());
         }
         if let Some(evidence) = &self.evidence {
             eprintln!(
@@ -158,12 +182,11 @@ impl Verdict {
                 evidence.display()
             );
         }
-        if options.json.is_none() || self.ending.code() != 0 {
+        if !quiet || self.ending.code() != 0 {
             let at = self.at.map_or(String::new(), |at| format!(" at {} instructions", at.position.count));
             eprintln!("gemel: {}{at}; {} instructions compared", self.ending, self.compared);
         }
-        options.write(figures, false)?;
-        Ok(ExitCode::from(self.ending.code()))
+        ExitCode::from(self.ending.code())
     }
 }
 
@@ -178,11 +201,13 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let evidence = args.how.evidence(&args.log);
     let plan = Plan { sample: args.sample, ..args.how.plan() };
     let stopwatch = Stopwatch::start();
-    let verdict = judge(&engine, &judge_, plan, &evidence)?;
+    let verdict = judge_with_bar(&engine, &judge_, plan, &evidence)?;
     let mut figures = verdict.json("verify", stopwatch.read());
     figures["stays_clear"] = json!(subject.header().stays_clear);
     if args.report.json.is_none() {
         tell_assertion(subject.header());
     }
-    verdict.tell(&figures, &args.report)
+    let code = verdict.tell(args.report.json.is_some());
+    args.report.write(&figures, false)?;
+    Ok(code)
 }

@@ -2,6 +2,7 @@
 //!
 //! Not responsible for: files (`bundle`), exit codes and where the report goes (`ft/cli`).
 
+use crate::bundle::Evidence;
 use crate::entries::{EntryDifference, difference_ahead};
 use crate::error::Error;
 use crate::lane::{Arrival, Lane};
@@ -142,20 +143,6 @@ pub struct Work {
     pub history: u64,
 }
 
-/// The states around the step.
-pub(crate) struct Evidence {
-    pub(crate) before: Vec<u8>,
-    pub(crate) after: [Vec<u8>; 2],
-    /// Entries consumed before the step, by each.
-    pub(crate) entries: [u64; 2],
-}
-
-impl std::fmt::Debug for Evidence {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Evidence").field("entries", &self.entries).finish_non_exhaustive()
-    }
-}
-
 fn ending(arrival: &Arrival) -> Option<String> {
     match arrival {
         Arrival::Boundary => None,
@@ -212,10 +199,16 @@ impl Finding {
         };
         let seen = case.as_ref().map(|case| [case.memory(a.machine.ram()), case.memory(b.machine.ram())]);
         let seen = seen.unwrap_or_default();
-        let after_snapshots = [a.machine.snapshot()?, b.machine.snapshot()?];
+        let after_snapshots = vec![a.machine.snapshot()?, b.machine.snapshot()?];
 
         a.go_to(&trail, Back::Last)?;
-        let evidence = Evidence { before: a.machine.snapshot()?, after: after_snapshots, entries };
+        let evidence = Evidence {
+            start: before.at,
+            end: until,
+            before: a.machine.snapshot()?,
+            after: after_snapshots,
+            entries: entries[0],
+        };
         let cpu_before = a.cpu()?;
         let instruction = Instruction::at(a.machine.ram(), &cpu_before);
         let names = [&a, &b].map(|lane| lane.name().to_owned());

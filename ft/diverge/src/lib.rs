@@ -5,6 +5,7 @@
 //! log (`gemel-replay`).
 
 mod bundle;
+mod contradiction;
 mod entries;
 mod error;
 mod finding;
@@ -21,13 +22,14 @@ mod unlike;
 mod vector;
 mod writer;
 
-pub use bundle::{REPORT_JSON, REPORT_TEXT, START, VECTOR, WINDOW, write_bundle};
+pub use bundle::{Evidence, Found, REPORT_JSON, REPORT_TEXT, START, VECTOR, WINDOW, write_bundle};
+pub use contradiction::Contradiction;
 pub use entries::{EntryDifference, first_difference, header_differences};
 pub use error::Error;
 pub use finding::{
     ByteDifference, DeviceDifference, ElementDifference, Finding, Instruction, LastChange, Work,
 };
-pub use lockstep::{Agreement, Outcome, Plan, compare};
+pub use lockstep::{Agreement, Outcome, Plan, Watcher, compare};
 pub use subject::Subject;
 pub use unlike::{Excuse, Step};
 pub use vector::ARENA;

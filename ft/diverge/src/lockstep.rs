@@ -2,6 +2,7 @@
 //!
 //! Not responsible for: finding the instruction (`narrow`).
 
+use crate::contradiction::Contradiction;
 use crate::error::Error;
 use crate::finding::Finding;
 use crate::lane::{Arrival, Lane, Side, agree};
@@ -10,7 +11,7 @@ use crate::place::{Back, Trail};
 use crate::subject::Subject;
 use crate::unlike::Excuse;
 use gemel_machine::At;
-use gemel_replay::{Conclusion, Diverged};
+use gemel_replay::Conclusion;
 
 /// The longest first piece of an interval.
 const FIRST_PIECE: u64 = 1024;
@@ -58,12 +59,33 @@ pub enum Outcome {
     /// No difference.
     Agree(Agreement),
     /// Both machines do the same, and it is not what the log says.
-    LogDiffers(Box<Diverged>),
+    LogDiffers(Box<Contradiction>),
     /// The machines part.
     Part(Box<Finding>),
 }
 
-/// Compares two subjects. `tell` hears how far both are, after every interval; an error from it ends the comparison.
+/// Somebody who follows a comparison from interval to interval.
+pub trait Watcher {
+    /// Whether the interval that begins here is to be compared, if [`Plan::sample`] does not leave it out.
+    fn wants(&mut self, _at: At) -> bool {
+        true
+    }
+
+    /// An interval is over, and nothing differs if it was compared.
+    ///
+    /// # Errors
+    /// The reason to end the comparison.
+    fn passed(&mut self, at: At, compared: bool) -> Result<(), Error>;
+}
+
+/// Hears how far the comparison is.
+impl<F: FnMut(At) -> Result<(), Error>> Watcher for F {
+    fn passed(&mut self, at: At, _compared: bool) -> Result<(), Error> {
+        self(at)
+    }
+}
+
+/// Compares two subjects.
 ///
 /// # Errors
 /// See [`Error`]. A difference is not one.
@@ -71,7 +93,7 @@ pub fn compare(
     a: &dyn Subject,
     b: &dyn Subject,
     plan: Plan,
-    mut tell: impl FnMut(At) -> Result<(), Error>,
+    watcher: &mut dyn Watcher,
 ) -> Result<Outcome, Error> {
     let mut lanes = (Lane::start(a, Side::First)?, Lane::start(b, Side::Second)?);
     let mut trail = Trail::begin(&mut lanes, plan.judge)?;
@@ -85,7 +107,7 @@ pub fn compare(
     for number in 0u64.. {
         let start = lanes.0.at().position.count;
         let target = start.saturating_add(plan.interval).min(plan.end);
-        let sampled = !plan.judge || number.is_multiple_of(plan.sample.max(1));
+        let sampled = !plan.judge || number.is_multiple_of(plan.sample.max(1)) && watcher.wants(lanes.0.at());
         let arrival = if sampled {
             trail.mark(&mut lanes, plan.judge)?;
             if plan.judge {
@@ -106,16 +128,18 @@ pub fn compare(
         if sampled {
             compared += at.position.count - start;
         }
-        tell(at)?;
+        if let Arrival::Diverged(diverged) = arrival {
+            return Ok(Outcome::LogDiffers(Box::new(Contradiction::of(*diverged, lanes.0, &trail)?)));
+        }
+        watcher.passed(at, sampled)?;
         match arrival {
-            Arrival::Diverged(diverged) => return Ok(Outcome::LogDiffers(diverged)),
             Arrival::End(conclusion) => {
                 return Ok(Outcome::Agree(Agreement { at, conclusion: Some(conclusion), compared }));
             }
             Arrival::Boundary if target == plan.end => {
                 return Ok(Outcome::Agree(Agreement { at, conclusion: None, compared }));
             }
-            Arrival::Boundary => {}
+            Arrival::Boundary | Arrival::Diverged(_) => {}
         }
     }
     unreachable!("the loop has no end of its own")

@@ -2,15 +2,15 @@
 //!
 //! Not responsible for: finding it (`finding`).
 
+use crate::bundle::{Evidence, Found};
 use crate::entries::EntryDifference;
 use crate::finding::{
     ByteDifference, DeviceDifference, ElementDifference, Finding, LastChange, MOST_WRITERS, Work,
 };
 use std::fmt::Write;
 
-impl Finding {
-    /// One line that says where and what.
-    pub fn headline(&self) -> String {
+impl Found for Finding {
+    fn headline(&self) -> String {
         let what = self.instruction.as_ref().map_or("where nothing can be fetched", |i| &i.text);
         let first = self.cpu.first().map(|d| d.element.clone());
         let first = first
@@ -25,14 +25,27 @@ impl Finding {
         )
     }
 
-    /// The whole report, for people.
-    pub fn report(&self) -> String {
+    fn report(&self) -> String {
         let mut out = String::new();
         // Writing to a string cannot fail.
         let _ = self.write_report(&mut out);
         out
     }
 
+    fn json(&self) -> serde_json::Result<serde_json::Value> {
+        serde_json::to_value(self)
+    }
+
+    fn evidence(&self) -> &Evidence {
+        &self.evidence
+    }
+
+    fn vector(&self) -> Option<&str> {
+        self.vector.as_deref().ok()
+    }
+}
+
+impl Finding {
     fn write_report(&self, out: &mut String) -> std::fmt::Result {
         let [a, b] = &self.names;
         writeln!(out, "{a} and {b} are the same up to\n    {} {}", self.at.position, self.at.time)?;

@@ -188,7 +188,7 @@ impl Header {
 }
 
 /// Up to `n` bytes: fewer only at the source's end. Memory grows with what arrives, not with `n`.
-pub(crate) fn read_up_to(source: &mut impl Read, n: usize) -> Result<Vec<u8>, LogError> {
+fn read_up_to(source: &mut impl Read, n: usize) -> Result<Vec<u8>, LogError> {
     let mut out = Vec::new();
     let read = source.take(n as u64).read_to_end(&mut out);
     read.map_err(|source| LogError::Io { what: "read", source })?;

@@ -5,8 +5,8 @@
 use crate::codec::Decoder;
 use crate::entry::Entry;
 use crate::error::LogError;
-use crate::header::{Header, read_up_to};
-use std::io::Read;
+use crate::header::Header;
+use std::io::{ErrorKind, Read};
 
 /// What comes next in a log.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -26,7 +26,7 @@ pub enum Item {
     },
 }
 
-/// Bytes read at a time.
+/// Bytes read at a time, at most.
 const PIECE: usize = 64 << 10;
 
 /// Reads a log, entry by entry. Memory is bounded by the largest entry that is really there.
@@ -103,9 +103,21 @@ impl<R: Read> LogReader<R> {
             }
             self.buffer.drain(..self.front);
             self.front = 0;
-            let piece = read_up_to(&mut self.source, PIECE)?;
-            self.exhausted = piece.len() < PIECE;
-            self.buffer.extend_from_slice(&piece);
+            self.exhausted = self.read_on()? == 0;
         }
+    }
+
+    /// Takes what one read gives, so that a source that still grows is not waited for longer than it takes to go on.
+    fn read_on(&mut self) -> Result<usize, LogError> {
+        let filled = self.buffer.len();
+        self.buffer.resize(filled + PIECE, 0);
+        let read = loop {
+            match self.source.read(&mut self.buffer[filled..]) {
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                other => break other,
+            }
+        };
+        self.buffer.truncate(filled + read.as_ref().map_or(0, |n| *n));
+        read.map_err(|source| LogError::Io { what: "read", source })
     }
 }

@@ -6,6 +6,7 @@
 mod accel;
 mod bad_input;
 mod check;
+mod checker;
 mod compare;
 mod coprocessor;
 mod endings;

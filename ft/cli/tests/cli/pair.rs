@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 const LETTERS: usize = 150;
 
 /// Prints LETTERS letters, a millisecond or two of guest time apart, and ends by the debug-exit port.
-fn alphabet() -> Vec<u8> {
+pub fn alphabet() -> Vec<u8> {
     let mut code = vec![0xb3, b'a']; // mov bl, 'a'
     code.extend_from_slice(&[0xbe, LETTERS as u8, 0, 0, 0]); // mov esi, LETTERS
     code.extend_from_slice(&[0x66, 0xba, 0xf8, 0x03]); // next: mov dx, 0x3f8
@@ -39,7 +39,7 @@ fn alphabet_of_resets() -> Vec<u8> {
     code
 }
 
-struct Process(Child);
+pub struct Process(pub Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
@@ -49,7 +49,7 @@ impl Drop for Process {
 }
 
 impl Process {
-    fn start(folder: &Path, arguments: &str) -> Self {
+    pub fn start(folder: &Path, arguments: &str) -> Self {
         let name = arguments.split_whitespace().next().unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_gemel"))
             .args(arguments.split_whitespace())
@@ -61,7 +61,7 @@ impl Process {
         Self(child.unwrap())
     }
 
-    fn exit_code(&mut self) -> Option<i32> {
+    pub fn exit_code(&mut self) -> Option<i32> {
         let deadline = Instant::now() + Duration::from_secs(60);
         while Instant::now() < deadline {
             if let Some(status) = self.0.try_wait().unwrap() {
@@ -73,7 +73,7 @@ impl Process {
     }
 }
 
-fn wait_until(what: &str, condition: impl Fn() -> bool) {
+pub fn wait_until(what: &str, condition: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !condition() {
         assert!(Instant::now() < deadline, "{what} does not come");
@@ -82,9 +82,9 @@ fn wait_until(what: &str, condition: impl Fn() -> bool) {
 }
 
 /// Nobody is to be suspected because the host is busy with other tests.
-const SIDE: &str = "--arbiter arbiter --kernel guest -m 16 --silence 5000 --drop 5000";
+const SIDE: &str = "--arbiter arbiter --kernel guest -m 16 --silence 5000 --drop 5000 --epoch 1000000";
 
-fn start_with(folder: &Path, code: &[u8]) -> [Process; 3] {
+pub fn start_with(folder: &Path, code: &[u8]) -> [Process; 3] {
     fs::write(folder.join("guest"), kernel(code)).unwrap();
     let primary =
         Process::start(folder, &format!("primary --listen unix:link --console unix:p --log p.gml {SIDE}"));

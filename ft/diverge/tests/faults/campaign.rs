@@ -5,8 +5,9 @@
 use crate::draw::Draw;
 use crate::inject::{Followed, Injection, Kind};
 use crate::outside::{self, EPOCH, LENGTH};
-use gemel_diverge::{Agreement, Finding, Outcome, Plan, compare};
+use gemel_diverge::{Agreement, Finding, Found, Outcome, Plan, compare};
 use gemel_log::EndReason;
+use gemel_machine::At;
 use gemel_replay::Conclusion;
 use std::collections::BTreeMap;
 
@@ -64,7 +65,9 @@ impl Campaign {
     fn look(&mut self, injection: &Injection, tell: bool) -> Result<(), String> {
         for (nth, interval) in INTERVALS.into_iter().enumerate() {
             let plan = plan(interval, injection.judge);
-            match compare(&injection.first, &injection.second, plan, |_| Ok(())).map_err(|e| e.to_string())? {
+            match compare(&injection.first, &injection.second, plan, &mut |_: At| Ok(()))
+                .map_err(|e| e.to_string())?
+            {
                 // It has healed: every digest of the log and every output is as recorded, and no comparison saw it.
                 Outcome::Agree(Agreement { conclusion: Some(Conclusion::Complete { .. }), .. }) => {}
                 Outcome::Part(finding) => {
@@ -139,7 +142,7 @@ pub fn clean(seed: u64) -> bool {
     let log = outside::record(seed);
     let (first, second) = (Followed::good("engine", &log), Followed::good("judge", &log));
     [(EPOCH, true), (EPOCH, false), (1000, true)].into_iter().all(|(interval, judge)| {
-        let outcome = compare(&first, &second, plan(interval, judge), |_| Ok(()));
+        let outcome = compare(&first, &second, plan(interval, judge), &mut |_: At| Ok(()));
         let stopped = Some(Conclusion::Complete { reason: EndReason::Stopped });
         let good = matches!(&outcome, Ok(Outcome::Agree(Agreement { at, conclusion, compared }))
             if *conclusion == stopped && (at.position.count, *compared) == (LENGTH, LENGTH));

@@ -6,7 +6,7 @@ use crate::draw::Draw;
 use crate::faulty::{Fault, Faulty, Part};
 use crate::guest::{self, USED_RAM};
 use crate::outside::{self, LENGTH};
-use gemel_diverge::{Finding, Subject};
+use gemel_diverge::{Finding, Found, Subject};
 use gemel_isa_tests::claim;
 use gemel_isa_tests::interpreted::Interpreted;
 use gemel_log::{Body, Entry, LogReader};

@@ -8,13 +8,15 @@ mod faulty;
 mod guest;
 
 use faulty::{Fault, Part};
-use gemel_diverge::{Agreement, Finding, Outcome, Plan, Subject, compare, first_difference, write_bundle};
+use gemel_diverge::{
+    Agreement, Finding, Found, Outcome, Plan, Subject, compare, first_difference, write_bundle,
+};
 use gemel_interp::isa::latitude::Latitude;
 use gemel_isa_tests::interpreted::Interpreted;
 use gemel_isa_tests::run::{self, Runner};
 use gemel_isa_tests::{claim, compare as isa_compare};
 use gemel_log::{EndReason, LogReader};
-use gemel_machine::Machine;
+use gemel_machine::{At, Machine};
 use gemel_replay::{Conclusion, LogSource, NoDisks, ReplayDisks};
 use gemel_x86::CpuModel;
 use gemel_x86::flags::{AF, CF, OF, ZF};
@@ -41,7 +43,7 @@ fn plan(interval: u64) -> Plan {
 }
 
 fn outcome(a: &dyn Subject, b: &dyn Subject, plan: Plan) -> Outcome {
-    compare(a, b, plan, |_| Ok(())).unwrap()
+    compare(a, b, plan, &mut |_: At| Ok(())).unwrap()
 }
 
 fn finding(outcome: Outcome) -> Finding {
@@ -181,9 +183,17 @@ fn a_mnemonic_that_leaves_a_wrong_flag_is_named() {
 fn a_log_that_both_engines_contradict_is_the_one_that_is_wrong() {
     let log = record(wrong_register(12_345, 0), 1, LENGTH);
     let (a, b) = (followed("a", &log, Fault::None), followed("b", &log, Fault::None));
-    let Outcome::LogDiffers(diverged) = outcome(&a, &b, plan(1 << 28)) else { panic!("not found out") };
+    let Outcome::LogDiffers(contradiction) = outcome(&a, &b, plan(1 << 28)) else { panic!("not found out") };
     // The first digest behind the fault.
-    assert_eq!(diverged.at.position.count, 20_000);
+    assert_eq!(contradiction.diverged.at.position.count, 20_000);
+    // What is left shows it again.
+    let directory = tempfile::tempdir().unwrap();
+    write_bundle(directory.path(), &*contradiction, &a, &header()).unwrap();
+    let bundle = || Bundle { directory: directory.path().to_owned(), fault: Fault::None };
+    let Outcome::LogDiffers(again) = outcome(&bundle(), &bundle(), plan(1 << 28)) else {
+        panic!("not again")
+    };
+    assert_eq!(again.diverged.mismatches, contradiction.diverged.mismatches);
     // And the engine that made it is the one that parts from a good one.
     let maker = followed("maker", &log, wrong_register(12_345, 0));
     let found = finding(outcome(&maker, &a, plan(1 << 28)));
