@@ -12,6 +12,7 @@
 //! jump cache by linear address, and the page's own list. All but the last hold linear addresses, and forget them when those may
 //! mean something else.
 
+use crate::filled::Filled;
 use crate::lower::Decoded;
 use crate::op::Op;
 use gemel_machine::GuestRam;
@@ -86,6 +87,7 @@ const NO_JUMP: Jump = Jump { tag: u64::MAX, block: None };
 pub struct Blocks {
     pages: Vec<Option<Box<CodePage>>>,
     jumps: Box<[Jump]>,
+    filled_jumps: Filled,
     #[allow(clippy::vec_box)] // as in `CodePage`
     graveyard: Vec<Box<Block>>,
     /// The block that runs, or ran last.
@@ -106,6 +108,7 @@ impl Blocks {
         Self {
             pages: (0..pages).map(|_| None).collect(),
             jumps: vec![NO_JUMP; JUMP_STRIPES * STRIPE].into(),
+            filled_jumps: Filled::default(),
             graveyard: Vec::new(),
             running: None,
             keys: [0; 2],
@@ -185,7 +188,9 @@ impl Blocks {
     /// Remembers the block for a linear address.
     pub(crate) fn remember(&mut self, lin: u64, block: NonNull<Block>) {
         let tag = self.tag(lin);
-        self.jumps[Self::jump_index(lin)] = Jump { tag, block: Some(block) };
+        let place = Self::jump_index(lin);
+        self.filled_jumps.note(place);
+        self.jumps[place] = Jump { tag, block: Some(block) };
     }
 
     /// Finds a block by where its bytes are. `second_page` is asked only for blocks that reach into one.
@@ -311,7 +316,7 @@ impl Blocks {
     /// All linear addresses may mean something else now.
     pub(crate) fn forget_addresses(&mut self) {
         self.epoch += 1;
-        self.jumps.fill(NO_JUMP);
+        self.filled_jumps.blank(&mut self.jumps, NO_JUMP);
     }
 
     /// Frees dropped blocks once there are many, and all blocks once they hold too much. Called only while no block runs.

@@ -12,6 +12,7 @@ mod debug;
 mod exec;
 mod extent;
 pub mod fault;
+mod filled;
 pub mod flags;
 mod float_error;
 mod gate;

@@ -14,6 +14,7 @@ pub mod access;
 mod tables;
 pub mod walk;
 
+use crate::filled::Filled;
 use gemel_machine::GuestRam;
 use gemel_machine::ram::{CODE, DIRTY, TABLE};
 use tables::Tables;
@@ -62,6 +63,8 @@ struct FetchEntry {
     page: u32,
 }
 
+const NO_FETCH: FetchEntry = FetchEntry { tag: NONE, page: 0 };
+
 struct Space {
     root: u64,
     last_use: u64,
@@ -95,6 +98,10 @@ pub struct Mmu {
     tables: Tables,
     /// Per page of RAM: which entry (plus one) last had a fast write tag for it; `u32::MAX` when several might.
     writers: Vec<u32>,
+    /// What of `entries`, `fetch` and `writers` is not blank.
+    filled_entries: Filled,
+    filled_fetch: Filled,
+    filled_writers: Filled,
     ram_generation: u64,
 }
 
@@ -109,7 +116,7 @@ impl Mmu {
         let entries = entries.try_into().unwrap_or_else(|_| unreachable!("the vector has TOTAL entries"));
         Self {
             entries,
-            fetch: vec![FetchEntry { tag: NONE, page: 0 }; SPACES * FETCH_ENTRIES].into(),
+            fetch: vec![NO_FETCH; SPACES * FETCH_ENTRIES].into(),
             spaces: (0..SPACES)
                 .map(|_| Space { root: NOWHERE, last_use: 0, generations: [0; HALVES] })
                 .collect(),
@@ -121,6 +128,9 @@ impl Mmu {
             filled: true,
             tables: Tables::new(pages),
             writers: vec![0; pages],
+            filled_entries: Filled::default(),
+            filled_fetch: Filled::default(),
+            filled_writers: Filled::default(),
             ram_generation: u64::MAX,
         }
     }
@@ -169,8 +179,7 @@ impl Mmu {
 
     fn clear_space(&mut self, space: usize) {
         self.entries[space * MODES * ENTRIES..(space + 1) * MODES * ENTRIES].fill(EMPTY);
-        self.fetch[space * FETCH_ENTRIES..(space + 1) * FETCH_ENTRIES]
-            .fill(FetchEntry { tag: NONE, page: 0 });
+        self.fetch[space * FETCH_ENTRIES..(space + 1) * FETCH_ENTRIES].fill(NO_FETCH);
         for half in 0..HALVES {
             self.renew_code(space, half);
         }
@@ -182,17 +191,21 @@ impl Mmu {
         self.generations = self.generations.saturating_add(1);
     }
 
+    fn renew_all_code(&mut self) {
+        for space in 0..SPACES {
+            for half in 0..HALVES {
+                self.renew_code(space, half);
+            }
+        }
+    }
+
     /// Numbers that change whenever code addresses in the lower and the upper half may mean something else. 11 bits; on wrap-around
     /// (`true`) the caller drops whatever it keyed by them.
     pub(crate) fn code_keys(&mut self) -> ([u16; HALVES], bool) {
         let wrapped = self.generations >= 1 << 11;
         if wrapped {
             self.generations = 0;
-            for space in 0..SPACES {
-                for half in 0..HALVES {
-                    self.renew_code(space, half);
-                }
-            }
+            self.renew_all_code();
         }
         (self.spaces[self.space].generations, wrapped)
     }
@@ -203,11 +216,11 @@ impl Mmu {
             return;
         }
         self.filled = false;
-        for space in 0..SPACES {
-            self.clear_space(space);
-        }
+        self.filled_entries.blank(self.entries.as_mut_slice(), EMPTY);
+        self.filled_fetch.blank(&mut self.fetch, NO_FETCH);
+        self.filled_writers.blank(&mut self.writers, 0);
+        self.renew_all_code();
         self.tables.forget_all(ram);
-        self.writers.fill(0);
     }
 
     /// Takes the fast write tags of a page away: its marks want to hear of stores.
@@ -230,6 +243,7 @@ impl Mmu {
     /// Gives an entry a fast write tag, and remembers which.
     fn speed_up(&mut self, slot: usize) {
         let Entry { page, .. } = self.entries[slot];
+        self.filled_writers.note(page as usize);
         let writer = &mut self.writers[page as usize];
         let mine = slot as u32 + 1;
         *writer = match *writer {
@@ -252,6 +266,7 @@ impl Mmu {
         let tag = lin & !0xfff;
         let slot = Self::slot(self.space, mode, lin);
         let addend = (ram.host_page(page) as usize).wrapping_sub(tag as usize);
+        self.filled_entries.note(slot);
         self.entries[slot] = Entry { read: tag, write: if write { tag | SLOW } else { NONE }, addend, page };
         if write && ram.marks(page) & (DIRTY | CODE | TABLE) == DIRTY {
             self.speed_up(slot);
@@ -267,8 +282,9 @@ impl Mmu {
 
     fn fill_fetch(&mut self, lin: u64, user: bool, page: u32) {
         self.filled = true;
-        self.fetch[self.space * FETCH_ENTRIES + (lin >> 12) as usize % FETCH_ENTRIES] =
-            FetchEntry { tag: lin & !0xfff | u64::from(user), page };
+        let slot = self.space * FETCH_ENTRIES + (lin >> 12) as usize % FETCH_ENTRIES;
+        self.filled_fetch.note(slot);
+        self.fetch[slot] = FetchEntry { tag: lin & !0xfff | u64::from(user), page };
     }
 
     /// DIRTY marks may have been cleared since the last run: then stores must set them again.

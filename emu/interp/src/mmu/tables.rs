@@ -177,6 +177,7 @@ impl Mmu {
                 if same(tag) {
                     // Which entry has the fast write tag of a page is noted; the copy gets its own at its first store.
                     let write = if e.write == NONE { NONE } else { e.write | SLOW };
+                    self.filled_entries.note(target + n);
                     self.entries[target + n] = super::Entry { write, ..e };
                 }
             }
@@ -184,6 +185,7 @@ impl Mmu {
         for n in 0..FETCH_ENTRIES {
             let f = self.fetch[from * FETCH_ENTRIES + n];
             if same(f.tag) {
+                self.filled_fetch.note(self.space * FETCH_ENTRIES + n);
                 self.fetch[self.space * FETCH_ENTRIES + n] = f;
             }
         }
