@@ -40,7 +40,10 @@ impl Kvm {
     ) -> Result<Next, EngineError> {
         self.figures.assisted(cause);
         self.assistant.aim(Aim { steps, ..Aim::NONE });
-        match self.assistant.run(io)? {
+        // Once it was kicked, the engine comes back at the next exit.
+        let kicked = self.kick.kicks() != 0;
+        let stop = if kicked { self.assistant.position().count + 1 } else { u64::MAX };
+        match self.assistant.run(&mut Bounded { vector: None, stop, io })? {
             Exit::Yield => {
                 let want = io.attention(self.assistant.position());
                 Ok(Next::Boundary(Going { want, at_exit: false }))
@@ -116,65 +119,80 @@ impl Kvm {
         self.move_to_assistant()?;
         self.figures.assisted(Assist::Delivery);
         self.assistant.aim(Aim::STEP);
-        self.assistant.run(&mut Acknowledged { vector: Some(vector), io }).map(drop)
+        self.assistant.run(&mut Bounded { vector: Some(vector), stop: u64::MAX, io }).map(drop)
     }
 }
 
-/// A board whose next interrupt was fetched already.
-struct Acknowledged<'a> {
+/// A board of which the assistant sees less: it stops at the latest at a count, or the next interrupt was fetched already.
+struct Bounded<'a> {
     vector: Option<u8>,
+    stop: u64,
     io: &'a mut dyn CpuIo,
 }
 
-impl Acknowledged<'_> {
-    fn changed(&self, want: Attention) -> Attention {
+impl Bounded<'_> {
+    fn bounded(&self, want: Attention) -> Attention {
         match self.vector {
             Some(_) => Attention { stop: u64::MAX, interrupt: true, nmi: false },
-            None => want,
+            None => Attention { stop: want.stop.min(self.stop), ..want },
         }
+    }
+
+    fn both<T>(&self, (value, want): (T, Attention)) -> (T, Attention) {
+        (value, self.bounded(want))
     }
 }
 
-impl CpuIo for Acknowledged<'_> {
+impl CpuIo for Bounded<'_> {
     fn attention(&mut self, at: Position) -> Attention {
         let want = self.io.attention(at);
-        self.changed(want)
+        self.bounded(want)
     }
     fn port_read(&mut self, at: Position, port: u16, size: u8) -> (u32, Attention) {
-        self.io.port_read(at, port, size)
+        let answer = self.io.port_read(at, port, size);
+        self.both(answer)
     }
     fn port_write(&mut self, at: Position, port: u16, size: u8, value: u32) -> Attention {
-        self.io.port_write(at, port, size, value)
+        let want = self.io.port_write(at, port, size, value);
+        self.bounded(want)
     }
     fn mmio_read(&mut self, at: Position, address: u64, size: u8) -> (u64, Attention) {
-        self.io.mmio_read(at, address, size)
+        let answer = self.io.mmio_read(at, address, size);
+        self.both(answer)
     }
     fn mmio_write(&mut self, at: Position, address: u64, size: u8, value: u64) -> Attention {
-        self.io.mmio_write(at, address, size, value)
+        let want = self.io.mmio_write(at, address, size, value);
+        self.bounded(want)
     }
     fn msr_read(&mut self, at: Position, number: u32) -> (Option<u64>, Attention) {
-        self.io.msr_read(at, number)
+        let answer = self.io.msr_read(at, number);
+        self.both(answer)
     }
     fn msr_write(&mut self, at: Position, number: u32, value: u64) -> (Option<()>, Attention) {
-        self.io.msr_write(at, number, value)
+        let answer = self.io.msr_write(at, number, value);
+        self.both(answer)
     }
     fn cr8_read(&mut self, at: Position) -> u8 {
         self.io.cr8_read(at)
     }
     fn cr8_write(&mut self, at: Position, value: u8) -> Attention {
-        self.io.cr8_write(at, value)
+        let want = self.io.cr8_write(at, value);
+        self.bounded(want)
     }
     fn acknowledge_irq(&mut self, at: Position) -> (u8, Attention) {
-        match self.vector.take() {
+        let answer = match self.vector.take() {
             Some(vector) => (vector, self.io.attention(at)),
             None => self.io.acknowledge_irq(at),
-        }
+        };
+        self.both(answer)
     }
     fn acknowledge_nmi(&mut self, at: Position) -> Attention {
-        self.io.acknowledge_nmi(at)
+        let want = self.io.acknowledge_nmi(at);
+        self.bounded(want)
     }
     fn float_error(&mut self, at: Position, waits: bool) -> (bool, Attention) {
-        self.io.float_error(at, waits)
+        let answer = self.io.float_error(at, waits);
+        self.both(answer)
     }
     fn query(&mut self, at: Position, query: Query) -> u64 {
         self.io.query(at, query)

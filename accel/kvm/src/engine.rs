@@ -32,6 +32,8 @@ pub struct Kvm {
     pub(crate) aim: Aim,
     pub(crate) quirks: Quirks,
     pub(crate) kick: Kick,
+    /// The count at which the engine last came back by itself between two exits.
+    pub(crate) yielded_at: Option<u64>,
     pub(crate) figures: Arc<Figures>,
     /// How far the assistant goes on after it was called for an instruction, in steps.
     pub(crate) stretch: u64,
@@ -69,6 +71,7 @@ impl Kvm {
             aim: Aim::NONE,
             quirks,
             kick: Kick::new(),
+            yielded_at: None,
             figures: Arc::new(Figures::default()),
             stretch: quirks.stretch,
             entries: 0,

@@ -38,13 +38,14 @@ impl Kvm {
                 return Ok(Exit::Stop);
             }
             // On a busy host kicks come before anything has run.
-            match self.kick.kicks() {
-                _ if !std::mem::replace(&mut began, true) => {}
-                0 => {}
-                // The boundary after an exit has a name: better there than between two.
-                1 if going.at_exit => return Ok(Exit::Stop),
-                1 => {}
-                _ => {
+            if std::mem::replace(&mut began, true) && self.kick.kicks() != 0 {
+                // The boundary after an exit has a name: better there than between two, if the guest makes exits.
+                if going.at_exit {
+                    return Ok(Exit::Stop);
+                }
+                let count = gemel_machine::Vcpu::position(self).count;
+                if self.kick.kicks() > 1 || self.yielded_at == Some(count) {
+                    self.yielded_at = Some(count);
                     self.figures.kicked();
                     self.settle(io)?;
                     return Ok(Exit::Yield);
