@@ -31,7 +31,7 @@ impl Mode {
 }
 
 /// What user code has in registers. Outside [`Mode::Long64`] only the low half of the first eight general registers and
-/// RIP, and XMM0 to XMM7, are there: the rest is zero before and after.
+/// RIP, and ZMM0 to ZMM7, are there: the rest is zero before and after.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(C)]
 pub struct Registers {
@@ -53,6 +53,12 @@ pub struct Registers {
     pub st: [u128; 8],
     /// YMM0 to YMM15 in quadwords, lowest first.
     pub ymm: [[u64; 4]; 16],
+    /// The upper halves of ZMM0 to ZMM15. Like all of AVX-512's state they are zero where the host lacks it.
+    pub zmm_upper: [[u64; 4]; 16],
+    /// ZMM16 to ZMM31.
+    pub zmm_high: [[u64; 8]; 16],
+    /// K0 to K7.
+    pub opmask: [u64; 8],
     /// SIMD control and status, 16 bits used.
     pub mxcsr: u32,
     /// x87 control word.
@@ -76,11 +82,30 @@ impl Default for Registers {
             fdp: 0,
             st: [0; 8],
             ymm: [[0; 4]; 16],
+            zmm_upper: [[0; 4]; 16],
+            zmm_high: [[0; 8]; 16],
+            opmask: [0; 8],
             mxcsr: 0x1f80,
             fcw: 0x37f,
             fsw: 0,
             fop: 0,
             ftw: 0,
+        }
+    }
+}
+
+impl Registers {
+    /// Whether anything is in the state that AVX-512 adds.
+    pub fn uses_avx512(&self) -> bool {
+        self.zmm_upper != [[0; 4]; 16] || self.zmm_high != [[0; 8]; 16] || self.opmask != [0; 8]
+    }
+
+    /// Sets ZMM0 to ZMM31, by number.
+    pub fn set_zmm(&mut self, number: usize, value: [u64; 8]) {
+        let [a, b, c, d, e, f, g, h] = value;
+        match number.checked_sub(16) {
+            Some(high) => self.zmm_high[high] = value,
+            None => (self.ymm[number], self.zmm_upper[number]) = ([a, b, c, d], [e, f, g, h]),
         }
     }
 }

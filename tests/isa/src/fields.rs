@@ -4,14 +4,21 @@
 
 use crate::case::Registers;
 
-/// Names by number.
+/// Names by number. Of a ZMM register the lower and the upper half (`h`) have one each; the lower of the first 16 are the YMM registers.
 #[rustfmt::skip]
-pub const NAMES: [&str; 49] = [
+pub const NAMES: [&str; 105] = [
     "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
     "rip", "rflags", "fcw", "fsw", "ftw", "fop", "fip", "fdp", "mxcsr",
     "st0", "st1", "st2", "st3", "st4", "st5", "st6", "st7",
     "ymm0", "ymm1", "ymm2", "ymm3", "ymm4", "ymm5", "ymm6", "ymm7",
     "ymm8", "ymm9", "ymm10", "ymm11", "ymm12", "ymm13", "ymm14", "ymm15",
+    "zmm0h", "zmm1h", "zmm2h", "zmm3h", "zmm4h", "zmm5h", "zmm6h", "zmm7h",
+    "zmm8h", "zmm9h", "zmm10h", "zmm11h", "zmm12h", "zmm13h", "zmm14h", "zmm15h",
+    "zmm16", "zmm16h", "zmm17", "zmm17h", "zmm18", "zmm18h", "zmm19", "zmm19h",
+    "zmm20", "zmm20h", "zmm21", "zmm21h", "zmm22", "zmm22h", "zmm23", "zmm23h",
+    "zmm24", "zmm24h", "zmm25", "zmm25h", "zmm26", "zmm26h", "zmm27", "zmm27h",
+    "zmm28", "zmm28h", "zmm29", "zmm29h", "zmm30", "zmm30h", "zmm31", "zmm31h",
+    "k0", "k1", "k2", "k3", "k4", "k5", "k6", "k7",
 ];
 /// Number of RIP.
 pub const RIP: usize = 16;
@@ -25,6 +32,12 @@ pub const MXCSR: usize = 24;
 pub const ST: usize = 25;
 /// Number of YMM0.
 pub const YMM: usize = 33;
+/// Number of the upper half of ZMM0. From here on is what AVX-512 adds.
+pub const AVX512: usize = 49;
+/// Number of the lower half of ZMM16; upper and lower halves alternate.
+const ZMM: usize = 65;
+/// Number of K0.
+const OPMASK: usize = 97;
 
 /// A register's value, as wide as the widest: quadwords, lowest first.
 pub type Value = [u64; 4];
@@ -43,7 +56,13 @@ pub fn get(r: &Registers, n: usize) -> Value {
         23 => r.fdp,
         MXCSR => r.mxcsr.into(),
         ST..YMM => return [r.st[n - ST] as u64, (r.st[n - ST] >> 64) as u64, 0, 0],
-        _ => return r.ymm[n - YMM],
+        YMM..AVX512 => return r.ymm[n - YMM],
+        AVX512..ZMM => return r.zmm_upper[n - AVX512],
+        ZMM..OPMASK => {
+            let half = 4 * ((n - ZMM) % 2);
+            return std::array::from_fn(|k| r.zmm_high[(n - ZMM) / 2][half + k]);
+        }
+        _ => r.opmask[n - OPMASK],
     };
     [low, 0, 0, 0]
 }
@@ -63,7 +82,10 @@ pub fn set(r: &mut Registers, n: usize, value: Value) {
         23 => r.fdp = low,
         MXCSR => r.mxcsr = low as u32,
         ST..YMM => r.st[n - ST] = u128::from(value[1] & 0xffff) << 64 | u128::from(low),
-        _ => r.ymm[n - YMM] = value,
+        YMM..AVX512 => r.ymm[n - YMM] = value,
+        AVX512..ZMM => r.zmm_upper[n - AVX512] = value,
+        ZMM..OPMASK => r.zmm_high[(n - ZMM) / 2][4 * ((n - ZMM) % 2)..][..4].copy_from_slice(&value),
+        _ => r.opmask[n - OPMASK] = low,
     }
 }
 
@@ -75,10 +97,11 @@ mod tests {
     fn what_was_set_is_read_back() {
         let mut r = Registers::default();
         for n in 0..NAMES.len() {
-            set(&mut r, n, [n as u64 + 1, if n >= ST { 7 } else { 0 }, 0, 0]);
+            set(&mut r, n, [n as u64 + 1, if (ST..OPMASK).contains(&n) { 7 } else { 0 }, 0, 0]);
         }
         for (n, name) in NAMES.iter().enumerate() {
-            assert_eq!(get(&r, n)[..2], [n as u64 + 1, if n >= ST { 7 } else { 0 }], "{name}");
+            let second = if (ST..OPMASK).contains(&n) { 7 } else { 0 };
+            assert_eq!(get(&r, n)[..2], [n as u64 + 1, second], "{name}");
         }
     }
 }

@@ -48,6 +48,8 @@ const CR4: u64 = CR4_PAE
     | CR4_OSXSAVE
     | CR4_SMEP
     | CR4_SMAP;
+/// XCR0 bits of AVX-512: opmask, upper halves of ZMM0 to 15, ZMM16 to 31 (SDM 1 13.1).
+const XCR0_AVX512: u64 = 0xe0;
 /// Present, writable, user, accessed, dirty: bits of page table entries.
 const TABLE: u64 = 0x67;
 const NO_EXECUTE: u64 = 1 << 63;
@@ -90,7 +92,10 @@ impl Interpreted {
                 ram.write(physical_of(at), &memory[from..from + PAGE as usize])?;
             }
         }
-        let templates = Mode::ALL.map(template);
+        let mut templates = Mode::ALL.map(template);
+        for template in &mut templates {
+            template.xcr0 |= model.xcr0_mask() & XCR0_AVX512;
+        }
         let interp = Interp::new(model, ram.clone());
         Ok(Self { interp, ram, templates, memory, code: (0, 0), page: vec![0; PAGE as usize] })
     }
@@ -225,6 +230,9 @@ impl Interpreted {
                 let (low, high) = (after.xmm[i], after.ymm_upper[i]);
                 [low as u64, (low >> 64) as u64, high as u64, (high >> 64) as u64]
             }),
+            zmm_upper: after.zmm_upper.map(quadwords),
+            zmm_high: after.zmm_high.map(quadwords),
+            opmask: after.opmask,
             mxcsr: after.mxcsr,
             fcw: after.fcw,
             fsw: after.fsw,
@@ -239,6 +247,11 @@ impl Interpreted {
 /// pointers unless one does: AMD's rule (APM 2 11.4.4).
 fn pending(fsw: u16) -> bool {
     fsw & 0x80 != 0
+}
+
+/// Halves of quadwords each, lowest first.
+fn quadwords<const N: usize, const M: usize>(parts: [u128; N]) -> [u64; M] {
+    std::array::from_fn(|n| (parts[n / 2] >> (64 * (n % 2))) as u64)
 }
 
 /// Puts a case's registers into a state.
@@ -259,6 +272,13 @@ fn enter(state: &mut CpuState, before: &Registers) {
     for (n, [a, b, c, d]) in before.ymm.into_iter().enumerate() {
         (state.xmm[n], state.ymm_upper[n]) = (pair(a, b), pair(c, d));
     }
+    for (n, [a, b, c, d]) in before.zmm_upper.into_iter().enumerate() {
+        state.zmm_upper[n] = [pair(a, b), pair(c, d)];
+    }
+    for (to, from) in state.zmm_high.iter_mut().zip(&before.zmm_high) {
+        *to = std::array::from_fn(|k| pair(from[2 * k], from[2 * k + 1]));
+    }
+    state.opmask = before.opmask;
 }
 
 /// Guest physical address of a mapped address of the arena.

@@ -101,6 +101,9 @@ struct RunArguments {
     /// Tell the number of cases of every mnemonic.
     #[arg(long)]
     counts: bool,
+    /// The CPU model that cases are made for and the interpreter is.
+    #[arg(long, default_value = "x86-64-v3", value_parser = CpuModel::parse)]
+    cpu: CpuModel,
     /// Run this one line instead, and tell what both sides left.
     #[arg(long)]
     vector: Option<String>,
@@ -141,7 +144,7 @@ fn plan(arguments: &RunArguments) -> Result<Plan> {
 fn run(arguments: &RunArguments) -> Result<ExitCode> {
     let plan = plan(arguments)?;
     if let Some(text) = &arguments.vector {
-        return one(text, &plan);
+        return one(text, &plan, &arguments.cpu);
     }
     Ok(outcome(&run_and_print(&plan, arguments)?.0))
 }
@@ -171,7 +174,7 @@ fn run_and_print(plan: &Plan, arguments: &RunArguments) -> Result<(Report, f64)>
 
 fn sweep(arguments: &RunArguments) -> Result<ExitCode> {
     let plan = plan(arguments)?;
-    let report = Runner::new(&plan, &CpuModel::x86_64_v3())?.sweep(&plan)?;
+    let report = Runner::new(&plan, &arguments.cpu)?.sweep(&plan)?;
     print(&report, arguments);
     println!("{} cases; {} kinds of difference", report.cases, report.kinds.len());
     Ok(outcome(&report))
@@ -181,7 +184,7 @@ fn list(arguments: &RunArguments, to: &Path) -> Result<ExitCode> {
     let plan = plan(arguments)?;
     let (report, rate) = run_and_print(&plan, arguments)?;
     let about = About { cpu: corpus::cpu(), date: corpus::today(), seed: plan.seed, rate };
-    let text = list::markdown(&report, &CpuModel::x86_64_v3(), &about);
+    let text = list::markdown(&report, &arguments.cpu, &about);
     std::fs::write(to, text).with_context(|| format!("the list cannot be written to {}", to.display()))?;
     Ok(outcome(&report))
 }
@@ -283,7 +286,7 @@ fn all_jobs(plan: &Plan, arguments: &RunArguments) -> Result<Report> {
     };
     let run_part = |job: u64| -> Result<Report> {
         let plan = part(job);
-        let mut runner = Runner::new(&plan, &CpuModel::x86_64_v3())?;
+        let mut runner = Runner::new(&plan, &arguments.cpu)?;
         let mut report = runner.run(&plan)?;
         if !arguments.whole {
             runner.shrink(&mut report)?;
@@ -333,9 +336,9 @@ fn print(report: &Report, arguments: &RunArguments) {
     }
 }
 
-fn one(text: &str, plan: &Plan) -> Result<ExitCode> {
+fn one(text: &str, plan: &Plan, model: &CpuModel) -> Result<ExitCode> {
     let (case, expected) = vector::parse(text)?;
-    let mut runner = Runner::new(plan, &CpuModel::x86_64_v3())?;
+    let mut runner = Runner::new(plan, model)?;
     let (answer, ours, differences) = runner.one(&case)?;
     println!("{}", run::instruction(&case));
     match answer {

@@ -253,7 +253,7 @@ fn elements(differences: &[Difference]) -> String {
     let mut names: Vec<_> = differences
         .iter()
         .map(|d| {
-            let file = ["ymm", "st"].iter().find(|f| d.element.starts_with(**f));
+            let file = ["ymm", "zmm", "k", "st"].iter().find(|f| d.element.starts_with(**f));
             let general = ["rax", "rcx", "rdx", "rbx", "rbp", "rsi", "rdi", "r8", "r9", "r1"];
             match file {
                 Some(file) => (*file).to_string(),

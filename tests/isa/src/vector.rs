@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn cases_come_back_from_their_text() {
         for mode in Mode::ALL {
-            let mut generator = Generator::new(mode, CpuModel::x86_64_v3(), 7, None);
+            let mut generator = Generator::new(mode, CpuModel::x86_64_v4(), 7, None);
             for _ in 0..300 {
                 let Some((case, _)) = generator.case() else { continue };
                 let mut after = case.before;

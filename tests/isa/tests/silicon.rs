@@ -9,12 +9,20 @@ use gemel_isa_tests::run::{Plan, Runner};
 use gemel_x86::CpuModel;
 use std::time::Duration;
 
-/// About 28 for each of the 3,600 forms of the three modes.
+/// About 28 for each of the 3,600 forms of the three modes, 13 where AVX-512 is among them.
 const CASES: u64 = 100_000;
 
 #[test]
 fn silicon_and_the_interpreter_agree() {
-    let model = CpuModel::x86_64_v3();
+    agree(CpuModel::x86_64_v3());
+}
+
+#[test]
+fn silicon_and_the_interpreter_agree_about_avx_512() {
+    agree(CpuModel::x86_64_v4());
+}
+
+fn agree(model: CpuModel) {
     if let Some(feature) = gemel_interp::missing_on_host(&model) {
         println!("skipped: this host's CPU lacks {feature}");
         return;

@@ -8,6 +8,7 @@
 //! vector   = mode-and-length code registers patch-count patch* registers fault line-count line*
 //!            mode-and-length: mode << 4 | length of the code
 //! registers = bits of those that differ (the first from the default state, the second from the first) number*
+//!            none that AVX-512 adds; a corpus is for models without it
 //!            a YMM register is two numbers, low half first; every other one is one
 //! patch    = address length bytes
 //! line     = address runs run*          a line of 64 bytes of which runs differ from memory before
@@ -22,7 +23,7 @@
 use super::Corpus;
 use crate::arena::{self, BASE};
 use crate::case::{Case, Fault, Line, Mode, Outcome, Patch, Registers};
-use crate::fields::{self, NAMES, YMM};
+use crate::fields::{self, AVX512, YMM};
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::BTreeMap;
 
@@ -94,7 +95,7 @@ impl Writer {
     }
 
     fn registers(&mut self, from: &Registers, to: &Registers) {
-        let changed = (0..NAMES.len()).filter(|n| fields::get(from, *n) != fields::get(to, *n));
+        let changed = (0..AVX512).filter(|n| fields::get(from, *n) != fields::get(to, *n));
         self.varint(changed.clone().fold(0, |bits, n| bits | 1 << n));
         for n in changed {
             let [a, b, c, d] = fields::get(to, n).map(u128::from);
@@ -238,8 +239,8 @@ impl<'a> Reader<'a> {
 
     fn registers(&mut self, registers: &mut Registers) -> Result<()> {
         let changed = self.varint()?;
-        ensure!(changed >> NAMES.len() == 0, "a register that is not there");
-        for n in (0..NAMES.len()).filter(|n| changed >> n & 1 != 0) {
+        ensure!(changed >> AVX512 == 0, "a register that is not there");
+        for n in (0..AVX512).filter(|n| changed >> n & 1 != 0) {
             let low = self.number()?;
             let high = if n >= YMM { self.number()? } else { 0 };
             fields::set(registers, n, [low as u64, (low >> 64) as u64, high as u64, (high >> 64) as u64]);

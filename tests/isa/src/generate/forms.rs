@@ -24,7 +24,7 @@ pub fn offered(model: &CpuModel, code: Code) -> bool {
 /// Whether the index lists a form, and the model offers it.
 pub fn listed(model: &CpuModel, code: Code) -> bool {
     let encoding = code.op_code().encoding();
-    matches!(encoding, EncodingKind::Legacy | EncodingKind::VEX)
+    matches!(encoding, EncodingKind::Legacy | EncodingKind::VEX | EncodingKind::EVEX)
         && isa::find(code.mnemonic()).is_some()
         && offered(model, code)
 }

@@ -3,7 +3,9 @@
 //! Not responsible for: which form (`forms`), further prefixes (`prefixes`), register contents (`place`).
 
 use super::random::Random;
-use iced_x86::{Code, Encoder, Instruction, OpCodeOperandKind, OpKind, Register};
+use iced_x86::{
+    Code, Encoder, EncodingKind, Instruction, OpCodeOperandKind, OpKind, Register, RoundingControl,
+};
 
 /// Encodes forms for one code size.
 pub struct Assembler {
@@ -34,7 +36,19 @@ impl Assembler {
         for (n, kind) in code.op_code().op_kinds().iter().enumerate() {
             self.operand(&mut i, n as u32, *kind, rip, target, random)?;
         }
+        if code.op_code().encoding() == EncodingKind::EVEX {
+            masked(&mut i, code, random);
+        }
         Some(i)
+    }
+
+    /// How many vector registers an encoding reaches.
+    fn vectors(&self, code: Code) -> u64 {
+        match (self.bits, code.op_code().encoding()) {
+            (64, EncodingKind::EVEX) => 32,
+            (64, _) => 16,
+            _ => 8,
+        }
     }
 
     fn operand(
@@ -50,7 +64,8 @@ impl Assembler {
         let in_memory = random.below(5) < 3;
         if in_memory && kind_has_memory(kind) || kind_is_memory(kind) {
             i.set_op_kind(n, OpKind::Memory);
-            self.address(i, vsib(kind), target, random);
+            let vsib = vsib(kind).map(|first| first + random.below(self.vectors(i.code())) as u32);
+            self.address(i, vsib, target, random);
             if kind == K::mem_offs {
                 i.set_memory_base(Register::None);
                 i.set_memory_index(Register::None);
@@ -65,6 +80,7 @@ impl Assembler {
             return Some(());
         }
         let banks = if self.bits == 64 { 16 } else { 8 };
+        let vectors = self.vectors(i.code());
         let register = match kind {
             K::r8_or_mem | K::r8_reg | K::r8_opcode => self.byte_register(random),
             K::r16_or_mem | K::r16_reg | K::r16_reg_mem | K::r16_rm | K::r16_opcode => {
@@ -78,11 +94,15 @@ impl Assembler {
             }
             K::mm_or_mem | K::mm_reg | K::mm_rm => Register::MM0 + random.below(8) as u32,
             K::xmm_or_mem | K::xmm_reg | K::xmm_rm | K::xmm_vvvv | K::xmm_is4 | K::xmm_is5 => {
-                Register::XMM0 + random.below(banks) as u32
+                Register::XMM0 + random.below(vectors) as u32
             }
             K::ymm_or_mem | K::ymm_reg | K::ymm_rm | K::ymm_vvvv | K::ymm_is4 | K::ymm_is5 => {
-                Register::YMM0 + random.below(banks) as u32
+                Register::YMM0 + random.below(vectors) as u32
             }
+            K::zmm_or_mem | K::zmm_reg | K::zmm_rm | K::zmm_vvvv => {
+                Register::ZMM0 + random.below(vectors) as u32
+            }
+            K::k_or_mem | K::k_reg | K::k_rm | K::k_vvvv => Register::K0 + random.below(8) as u32,
             K::seg_reg => Register::ES + random.below(6) as u32,
             K::cr_reg => Register::CR0 + random.of(&[0u32, 2, 3, 4, 8]),
             K::dr_reg => Register::DR0 + random.below(8) as u32,
@@ -249,9 +269,7 @@ impl Assembler {
         if index == first + 4u32 {
             index = Register::None;
         }
-        if let Some(vector) = vsib {
-            index = vector + random.below(banks) as u32;
-        }
+        index = vsib.unwrap_or(index);
         i.set_memory_base(base);
         i.set_memory_index(index);
         if index != Register::None {
@@ -271,6 +289,30 @@ impl Assembler {
         let displacement = if size == 32 { displacement & 0xffff_ffff } else { displacement };
         i.set_memory_displ_size(displ_size);
         i.set_memory_displacement64(displacement);
+    }
+}
+
+/// A mask, zeroing, broadcast, rounding: what EVEX has beside operands.
+fn masked(i: &mut Instruction, code: Code, random: &mut Random) {
+    let form = code.op_code();
+    let in_memory = (0..i.op_count()).any(|n| i.op_kind(n) == OpKind::Memory);
+    let needs_mask = form.require_op_mask_register();
+    if form.can_use_op_mask_register() && (needs_mask || !random.one_in(3)) {
+        i.set_op_mask(Register::K1 + random.below(7) as u32);
+        let stores = i.op0_kind() == OpKind::Memory;
+        i.set_zeroing_masking(form.can_use_zeroing_masking() && !stores && random.one_in(2));
+    }
+    if in_memory {
+        i.set_is_broadcast(form.can_broadcast() && random.one_in(2));
+    } else if form.can_use_rounding_control() && random.one_in(2) {
+        i.set_rounding_control(random.of(&[
+            RoundingControl::RoundToNearest,
+            RoundingControl::RoundDown,
+            RoundingControl::RoundUp,
+            RoundingControl::RoundTowardZero,
+        ]));
+    } else if form.can_suppress_all_exceptions() && random.one_in(2) {
+        i.set_suppress_all_exceptions(true);
     }
 }
 
@@ -327,7 +369,7 @@ fn is_source(kind: OpKind) -> bool {
 
 fn kind_is_memory(kind: OpCodeOperandKind) -> bool {
     use OpCodeOperandKind as K;
-    matches!(kind, K::mem | K::mem_offs | K::mem_vsib32x | K::mem_vsib64x | K::mem_vsib32y | K::mem_vsib64y)
+    matches!(kind, K::mem | K::mem_offs) || vsib(kind).is_some()
 }
 
 fn kind_has_memory(kind: OpCodeOperandKind) -> bool {
@@ -341,6 +383,8 @@ fn kind_has_memory(kind: OpCodeOperandKind) -> bool {
             | K::mm_or_mem
             | K::xmm_or_mem
             | K::ymm_or_mem
+            | K::zmm_or_mem
+            | K::k_or_mem
     )
 }
 
@@ -350,6 +394,7 @@ fn vsib(kind: OpCodeOperandKind) -> Option<Register> {
     match kind {
         K::mem_vsib32x | K::mem_vsib64x => Some(Register::XMM0),
         K::mem_vsib32y | K::mem_vsib64y => Some(Register::YMM0),
+        K::mem_vsib32z | K::mem_vsib64z => Some(Register::ZMM0),
         _ => None,
     }
 }

@@ -20,7 +20,7 @@ use crate::arena::{BASE, CODE, PAGE};
 use crate::case::{Case, Mode};
 use crate::native::excluded;
 use forms::Family;
-use gemel_x86::CpuModel;
+use gemel_x86::{CpuModel, Feature};
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind};
 use instruction::Assembler;
 pub use place::operand_address;
@@ -67,7 +67,7 @@ impl Generator {
         prefixes::season(&mut bytes, self.mode.bits(), random);
         let mut case = Case { mode: self.mode, length: bytes.len() as u8, ..Case::default() };
         case.code[..bytes.len()].copy_from_slice(&bytes);
-        case.before = state::registers(self.mode, random);
+        case.before = state::registers(self.mode, self.model.has(Feature::AVX512F), random);
         case.before.rip = match random.below(32) {
             // Code that ends with its page.
             0 => u64::from(CODE + PAGE) - segment_base - bytes.len() as u64,

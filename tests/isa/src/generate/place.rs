@@ -6,7 +6,7 @@ use super::random::Random;
 use super::target;
 use crate::arena;
 use crate::case::{Case, Mode};
-use iced_x86::{Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{EncodingKind, Instruction, Mnemonic, OpKind, Register};
 
 /// Where a case's operands came to lie: linear addresses.
 #[derive(Clone, Copy, Default)]
@@ -129,7 +129,7 @@ fn explicit(case: &mut Case, i: &Instruction, to: u64, random: &mut Random) {
     let scale = u64::from(i.memory_index_scale());
     let rest =
         to.wrapping_sub(base_of(case.mode, i.memory_segment())).wrapping_sub(i.memory_displacement64());
-    if index.is_xmm() || index.is_ymm() {
+    if index.is_vector_register() {
         if base != Register::None {
             set(case, base, rest, random);
         }
@@ -166,7 +166,7 @@ fn elements(case: &mut Case, i: &Instruction, from: u64, random: &mut Random) {
     let scale = u64::from(i.memory_index_scale());
     let wide = i.code().op_code().op_kinds().iter().any(|k| {
         use iced_x86::OpCodeOperandKind as K;
-        matches!(k, K::mem_vsib64x | K::mem_vsib64y)
+        matches!(k, K::mem_vsib64x | K::mem_vsib64y | K::mem_vsib64z)
     });
     let element = |random: &mut Random| {
         if random.one_in(32) {
@@ -175,9 +175,15 @@ fn elements(case: &mut Case, i: &Instruction, from: u64, random: &mut Random) {
             (from / scale).wrapping_add(random.below(64)).wrapping_sub(32)
         }
     };
-    for part in &mut case.before.ymm[number] {
+    let indices: [u64; 8] = std::array::from_fn(|_| {
         let one = element(random);
-        *part = if wide { one } else { one & 0xffff_ffff | element(random) << 32 };
+        if wide { one } else { one & 0xffff_ffff | element(random) << 32 }
+    });
+    let [a, b, c, d, ..] = indices;
+    if i.code().op_code().encoding() == EncodingKind::EVEX {
+        case.before.set_zmm(number, indices);
+    } else {
+        case.before.ymm[number] = [a, b, c, d];
     }
 }
 

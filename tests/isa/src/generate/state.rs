@@ -11,8 +11,8 @@ const X87_ERRORS: u16 = 0x3f;
 /// Error summary and busy.
 const ES_AND_BUSY: u16 = 0x8080;
 
-/// A random state.
-pub fn registers(mode: Mode, random: &mut Random) -> Registers {
+/// A random state; with AVX-512's if that is there.
+pub fn registers(mode: Mode, avx512: bool, random: &mut Random) -> Registers {
     let mut r = Registers::default();
     let wide = mode == Mode::Long64;
     for (n, register) in r.gpr.iter_mut().enumerate() {
@@ -32,9 +32,36 @@ pub fn registers(mode: Mode, random: &mut Random) -> Registers {
             *vector = [low as u64, (low >> 64) as u64, high as u64, (high >> 64) as u64];
         }
     }
+    if avx512 {
+        self::avx512(&mut r, wide, random);
+    }
     r.mxcsr = mxcsr(random);
     x87(&mut r, random);
     r
+}
+
+fn avx512(r: &mut Registers, wide: bool, random: &mut Random) {
+    let half = |random: &mut Random| {
+        let (low, high) = (random.vector(), random.vector());
+        [low as u64, (low >> 64) as u64, high as u64, (high >> 64) as u64]
+    };
+    // Compares and gathers see many elements, most masks have some of them.
+    r.opmask = std::array::from_fn(|_| match random.below(8) {
+        0 => 0,
+        1 => u64::MAX,
+        2 => 1 << random.below(64),
+        3 => random.bits() & random.bits() & random.bits(),
+        _ => random.bits(),
+    });
+    for (n, (upper, high)) in r.zmm_upper.iter_mut().zip(&mut r.zmm_high).enumerate() {
+        if n < 8 || wide {
+            *upper = half(random);
+        }
+        if wide {
+            let ([a, b, c, d], [e, f, g, h]) = (half(random), half(random));
+            *high = [a, b, c, d, e, f, g, h];
+        }
+    }
 }
 
 /// Most errors are masked most of the time: who traps shows no result.

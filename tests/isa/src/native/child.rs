@@ -8,7 +8,7 @@
 
 #![allow(unsafe_code)] // a process that is all signal handler
 
-use super::frame::Frame;
+use super::frame::{Frame, Places};
 use super::memory::Memory;
 use super::ring::{RETIRED, Ring, SYSTEM_CALL, Slot};
 use super::syscalls;
@@ -31,6 +31,7 @@ const TRAP_TRACE: libc::c_int = 2;
 struct Child {
     ring: *const Ring,
     memory: Memory,
+    places: Option<Places>,
     /// The case that runs.
     slot: *mut Slot,
 }
@@ -61,9 +62,9 @@ fn ok(result: libc::c_int) -> std::io::Result<()> {
 }
 
 fn map(ring: &Ring) -> std::io::Result<()> {
-    let memory = Memory::map()?;
+    let (memory, places) = (Memory::map()?, Places::of_this_cpu());
     // SAFETY: one thread, and the handler is not there yet.
-    unsafe { (&raw mut CHILD).write(Some(Child { ring, memory, slot: ptr::null_mut() })) };
+    unsafe { (&raw mut CHILD).write(Some(Child { ring, memory, places, slot: ptr::null_mut() })) };
     Ok(())
 }
 
@@ -146,7 +147,7 @@ unsafe extern "C" fn on_signal(
     unsafe {
         let Some(Some(child)) = (&raw mut CHILD).as_mut() else { syscalls::exit(3) };
         let ring = &*child.ring;
-        let mut frame = Frame::new(context);
+        let mut frame = Frame::new(context, child.places);
         if let Some(Slot { case, left }) = child.slot.as_mut() {
             frame.store(case.mode, &mut left.after);
             (left.how, left.error_code, left.cr2) = frame.exception();

@@ -9,6 +9,7 @@ use crate::arena;
 use crate::case::{Mode, Registers};
 use gemel_x86::flags::{AC, AF, CF, DF, FIXED, IF, OF, PF, RF, SF, TF, ZF};
 use gemel_x86::segment::{CS, SS};
+use std::arch::x86_64::__cpuid_count;
 
 /// Where the encoding's general registers stand in the kernel's order.
 const GENERAL: [libc::c_int; 16] = [
@@ -37,6 +38,20 @@ const MXCSR: u32 = 0xffff;
 /// XCR0's x87, SSE and AVX.
 const COMPONENTS: u64 = 7;
 const AVX: u64 = 4;
+/// XCR0's opmask, upper halves of ZMM0 to ZMM15, ZMM16 to ZMM31.
+const AVX512_BITS: [u64; 3] = [1 << 5, 1 << 6, 1 << 7];
+
+/// Where AVX-512's components are in the XSAVE area: vendors differ.
+#[derive(Clone, Copy)]
+pub struct Places([usize; 3]);
+
+impl Places {
+    /// Those of this CPU (SDM 2A CPUID, leaf 0xd); `None` if it or the kernel lacks AVX-512.
+    pub fn of_this_cpu() -> Option<Self> {
+        let there = is_x86_feature_detected!("avx512f");
+        there.then(|| Self([5, 6, 7].map(|component| __cpuid_count(0xd, component).ebx as usize)))
+    }
+}
 
 /// The XSAVE area's standard form, as far as AVX.
 #[repr(C)]
@@ -63,16 +78,28 @@ struct Area {
 pub struct Frame<'a> {
     context: &'a mut libc::ucontext_t,
     area: &'a mut Area,
+    avx512: Option<Avx512<'a>>,
 }
+
+/// AVX-512's components: K0 to K7, the upper halves of ZMM0 to ZMM15, ZMM16 to ZMM31.
+type Avx512<'a> = (&'a mut [u64; 8], &'a mut [[u64; 4]; 16], &'a mut [[u64; 8]; 16]);
 
 impl<'a> Frame<'a> {
     /// The frame that the kernel passes to a handler.
     ///
     /// # Safety
-    /// `context` is the third argument of the running SA_SIGINFO handler, and nothing else refers to the frame.
-    pub unsafe fn new(context: *mut libc::ucontext_t) -> Self {
-        // SAFETY: the kernel made both; on a CPU with AVX the area has all of `Area`.
-        unsafe { Self { area: &mut *(*context).uc_mcontext.fpregs.cast(), context: &mut *context } }
+    /// `context` is the third argument of the running SA_SIGINFO handler, and nothing else refers to the frame; `places` are this CPU's.
+    pub unsafe fn new(context: *mut libc::ucontext_t, places: Option<Places>) -> Self {
+        // SAFETY: the kernel made both; on a CPU with AVX the area has all of `Area`, and AVX-512's components lie behind it, each
+        // apart, in multiples of 8 bytes.
+        unsafe {
+            let area: *mut u8 = (*context).uc_mcontext.fpregs.cast();
+            let avx512 = places.map(|Places([opmask, upper, high])| {
+                let (opmask, upper, high) = (area.add(opmask), area.add(upper), area.add(high));
+                (&mut *opmask.cast(), &mut *upper.cast(), &mut *high.cast())
+            });
+            Self { area: &mut *area.cast(), context: &mut *context, avx512 }
+        }
     }
 
     /// The exception that made the signal: vector, error code, CR2.
@@ -105,6 +132,16 @@ impl<'a> Frame<'a> {
             area.high[n] = [value[2], value[3]];
         }
         area.components = COMPONENTS;
+        if let Some((opmask, upper, high)) = &mut self.avx512
+            && registers.uses_avx512()
+        {
+            **opmask = registers.opmask;
+            for (n, (upper, high)) in upper.iter_mut().zip(high.iter_mut()).enumerate() {
+                *upper = if n < usable { registers.zmm_upper[n] } else { [0; 4] };
+                *high = if usable == 16 { registers.zmm_high[n] } else { [0; 8] };
+            }
+            area.components |= AVX512_BITS.iter().sum::<u64>();
+        }
     }
 
     /// What the signal found.
@@ -129,6 +166,20 @@ impl<'a> Frame<'a> {
         for (n, value) in registers.ymm.iter_mut().enumerate() {
             let ([a, b], [c, d]) = (area.xmm[n], if high { area.high[n] } else { [0; 2] });
             *value = if n < usable { [a, b, c, d] } else { [0; 4] };
+        }
+        (registers.opmask, registers.zmm_upper, registers.zmm_high) = ([0; 8], [[0; 4]; 16], [[0; 8]; 16]);
+        if let Some((opmask, upper, high)) = &self.avx512 {
+            let [has_opmask, has_upper, has_high] =
+                AVX512_BITS.map(|component| area.components & component != 0);
+            if has_opmask {
+                registers.opmask = **opmask;
+            }
+            if has_upper {
+                registers.zmm_upper[..usable].copy_from_slice(&upper[..usable]);
+            }
+            if has_high && usable == 16 {
+                registers.zmm_high = **high;
+            }
         }
     }
 

@@ -77,6 +77,10 @@ fn all_of_64_bit_state_survives_nop() {
     };
     case.before.gpr = std::array::from_fn(|_| next());
     case.before.ymm = std::array::from_fn(|_| std::array::from_fn(|_| next()));
+    if is_x86_feature_detected!("avx512bw") {
+        (0..32).for_each(|n| case.before.set_zmm(n, std::array::from_fn(|_| next())));
+        case.before.opmask = std::array::from_fn(|_| next());
+    }
     case.before.st =
         std::array::from_fn(|_| u128::from(next() & 0xffff) << 64 | u128::from(next() | 1 << 63));
     (case.before.ftw, case.before.rflags) = (0x5a, STEPPED | 0x8d5 | 0x400 | 1 << 18);

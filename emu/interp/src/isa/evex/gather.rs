@@ -173,6 +173,8 @@ fn gather_elements(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
         progress = true;
         let mut value = to_bytes(zmm(c, op.r[0]));
         value[n * size..(n + 1) * size].copy_from_slice(&element[..size]);
+        // With the first element what lies beyond the longer of both vectors becomes zero, with the last one all beyond the elements.
+        value[count * size.max(shape.index as usize)..].fill(0);
         set_zmm(c, op.r[0], from_bytes(&value));
         c.s.opmask[shape.mask as usize] &= !(1 << n);
     }

@@ -6,8 +6,8 @@
 //! none is.
 
 use super::{
-    Detail, Reads, bind_reading, from_bytes, load, operands, reading, ready, set_zmm, to_bytes, tuple_mask,
-    under, zmm,
+    Detail, Reads, bind_reading, first, from_bytes, load, operands, reading, ready, set_zmm, to_bytes, under,
+    zmm,
 };
 use crate::cpu::{Cpu, SEGS};
 use crate::fault::R;
@@ -19,12 +19,21 @@ use iced_x86::{Code, Mnemonic};
 
 const LOW: u128 = u64::MAX as u128;
 
-/// Moves of whole registers, and what narrows or extracts on the way: memory may be either operand.
+/// Moves of whole registers, and what narrows on the way: memory may be either operand.
 pub fn movement(f: &Form<'_>) -> Option<Handler> {
     if f.kind(0) != Kind::Mem {
         return reading(f, Reads::Elements, false);
     }
     bind_reading(f, Reads::Elements)?;
+    Some(store::<false, false>)
+}
+
+/// VEXTRACTF32X4 and its kin. A store of them faults whatever the mask says (SDM 2A 2.8.8: type E6NF).
+pub fn extract(f: &Form<'_>) -> Option<Handler> {
+    if f.kind(0) != Kind::Mem {
+        return reading(f, Reads::Elements, false);
+    }
+    bind_reading(f, Reads::Whole)?;
     Some(store::<false, false>)
 }
 
@@ -113,15 +122,19 @@ pub fn broadcast_tuple(f: &Form<'_>) -> Option<Handler> {
         (true, _) => Code::EVEX_Vmovdqu64_zmm_k1z_zmmm512,
     };
     f.thunk.set(VexThunk::find_masked(code, 0, f.instruction.zeroing_masking())?.number());
-    f.detail.set(Detail::of(f, Reads::Any).0);
+    f.detail.set(Detail::of(f, Reads::Tuple).0);
     Some(load_tuple)
 }
 
-/// The linear address of the byte at `from` in the memory operand, segment-checked for `bytes` bytes.
+/// The linear address of the byte at `from` in the memory operand, segment-checked for `bytes` bytes. The operand's first byte has its
+/// offset wrapped to the address size, the others lie behind it, beyond the segment's end if need be.
 fn linear(c: &mut Cpu, op: &Op, from: u64, bytes: usize, write: bool) -> R<u64> {
-    let offset = c.ea(op).wrapping_add(from) & op.address_mask;
+    let offset = c.ea(op).wrapping_add(from);
     if op.has(CHECK_SEGMENT) {
-        c.checked_linear(op.seg, offset, bytes as u64, write)
+        // Beyond 4 GiB is beyond every segment, as are two bytes from the last one on.
+        let beyond = !c.is_64() && offset > u32::MAX.into();
+        let (offset, bytes) = if beyond { (u32::MAX.into(), 2) } else { (offset, bytes as u64) };
+        c.checked_linear(op.seg, offset, bytes, write)
     } else {
         Ok(offset.wrapping_add(c.seg_base[op.seg as usize % SEGS]))
     }
@@ -136,16 +149,40 @@ pub(super) fn read(c: &mut Cpu, op: &Op, from: u64, out: &mut [u8], io: &mut dyn
     c.read_bytes(lin, op.seg, out, io)
 }
 
+/// Reads those elements of a tuple that go to an element of the register whose mask bit is set.
+pub(super) fn read_tuple(c: &mut Cpu, op: &Op, detail: Detail, out: &mut [u8; 64], io: &mut dyn CpuIo) -> R {
+    let (size, element) = (detail.size(), detail.element());
+    if !detail.is_masked() {
+        return read(c, op, 0, &mut out[..size], io);
+    }
+    let (mask, elements) = (detail.mask(c), detail.vector() / element);
+    for n in 0..size / element {
+        if (n..elements).step_by(size / element).any(|to| mask >> to & 1 != 0) {
+            let at = n * element;
+            read(c, op, at as u64, &mut out[at..at + element], io)?;
+        }
+    }
+    Ok(())
+}
+
 fn write(c: &mut Cpu, op: &Op, from: u64, bytes: &[u8], io: &mut dyn CpuIo) -> R {
     if bytes.is_empty() {
         return Ok(());
+    }
+    if bytes.len() == 64 {
+        // Zen 4 looks at the lower half before it knows where the upper one ends.
+        c.probe(op, from, 32, true)?;
     }
     let lin = linear(c, op, from, bytes.len(), true)?;
     c.write_bytes(lin, op.seg, bytes, io)
 }
 
-/// #GP unless the whole operand is aligned to its size.
-fn require_aligned(c: &mut Cpu, op: &Op, size: usize) -> R {
+/// #GP unless the whole operand is aligned to its size. If the mask chooses nothing of it, it need not be.
+fn require_aligned(c: &mut Cpu, op: &Op, detail: Detail) -> R {
+    let size = detail.size();
+    if detail.is_masked() && detail.mask(c) & first(size / detail.element()) == 0 {
+        return Ok(());
+    }
     let lin = c.ea(op).wrapping_add(c.seg_base[op.seg as usize % SEGS]);
     if lin & (size as u64 - 1) != 0 {
         return c.general_protection(0);
@@ -153,26 +190,42 @@ fn require_aligned(c: &mut Cpu, op: &Op, size: usize) -> R {
     Ok(())
 }
 
+/// Elements of the operand that go to memory: which of the register they are, in the order of memory.
+fn chosen(c: &Cpu, detail: Detail) -> impl Iterator<Item = usize> + use<> {
+    let mask = detail.mask(c);
+    (0..detail.size() / detail.element()).filter(move |n| mask >> n & 1 != 0)
+}
+
+/// Where the element `n` of the register, the `place`th of those chosen, begins in memory.
+fn place_of(detail: Detail, place: usize, n: usize) -> u64 {
+    let number = if detail.reads() == Reads::Packed { place } else { n };
+    (number * detail.element()) as u64
+}
+
+/// Faults now if an element that the mask chooses can't be written.
+fn check_chosen(c: &mut Cpu, op: &Op, detail: Detail, io: &mut dyn CpuIo) -> R {
+    if detail.reads() == Reads::Whole || detail.stores_all() {
+        return c.probe(op, 0, detail.size(), true);
+    }
+    for (place, n) in chosen(c, detail).enumerate() {
+        let lin = linear(c, op, place_of(detail, place, n), detail.element(), true)?;
+        c.check_write(lin, detail.element(), op.seg, io)?;
+    }
+    Ok(())
+}
+
 /// Writes the elements that the mask chooses.
 fn write_chosen(c: &mut Cpu, op: &Op, detail: Detail, value: Zmm, io: &mut dyn CpuIo) -> R {
     let bytes = to_bytes(value);
-    let (size, element, mask) = (detail.size(), detail.element(), detail.mask(c));
-    if detail.reads() == Reads::Packed {
-        let elements = size / element;
-        let chosen = if elements >= 64 { mask } else { mask & ((1 << elements) - 1) };
-        return write(c, op, 0, &bytes[..chosen.count_ones() as usize * element], io);
+    if detail.stores_all() {
+        return write(c, op, 0, &bytes[..detail.size()], io);
     }
-    if !detail.is_masked() {
-        return write(c, op, 0, &bytes[..size], io);
-    }
-    let chosen = |n: &usize| mask >> n & 1 != 0;
-    for n in (0..size / element).filter(chosen) {
-        let lin = linear(c, op, (n * element) as u64, element, true)?;
-        c.check_write(lin, element, op.seg, io)?;
-    }
-    for n in (0..size / element).filter(chosen) {
-        let at = n * element;
-        write(c, op, at as u64, &bytes[at..at + element], io)?;
+    check_chosen(c, op, detail, io)?;
+    for (place, n) in chosen(c, detail).enumerate() {
+        // What a compression stores is already packed.
+        let to = place_of(detail, place, n);
+        let from = if detail.reads() == Reads::Packed { to as usize } else { n * detail.element() };
+        write(c, op, to, &bytes[from..from + detail.element()], io)?;
     }
     Ok(())
 }
@@ -181,18 +234,18 @@ fn store<const FLOAT: bool, const ALIGNED: bool>(c: &mut Cpu, op: &Op, io: &mut 
     ready(c)?;
     let detail = Detail::at(op);
     if ALIGNED {
-        require_aligned(c, op, detail.size())?;
+        require_aligned(c, op, detail)?;
     }
     let mut regs = operands(c, op, detail);
     regs.vectors[0] = Zmm::default();
-    let before = c.s.mxcsr;
     if FLOAT {
+        // A fault of the store precedes those of the conversion, and MXCSR's flags.
+        check_chosen(c, op, detail, io)?;
         regs = under(c, op, detail, regs)?;
     } else {
         evex(VexThunk::at(op.thunk), &mut regs);
     }
-    // Nothing changes, MXCSR's flags neither, when the store faults.
-    write_chosen(c, op, detail, regs.vectors[0], io).inspect_err(|_| c.s.mxcsr = before)
+    write_chosen(c, op, detail, regs.vectors[0], io)
 }
 
 fn store_general(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
@@ -211,14 +264,14 @@ fn store_mask(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
 
 fn load_aligned(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     ready(c)?;
-    require_aligned(c, op, Detail::at(op).size())?;
+    require_aligned(c, op, Detail::at(op))?;
     super::run::<{ super::VECTOR }, false>(c, op, io)
 }
 
 fn load_register(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     ready(c)?;
     let detail = Detail::at(op);
-    require_aligned(c, op, detail.size())?;
+    require_aligned(c, op, detail)?;
     let value = load(c, op, detail, io)?;
     set_zmm(c, op.r[0], from_bytes(&value));
     Ok(())
@@ -226,10 +279,10 @@ fn load_register(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
 
 fn store_register(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     ready(c)?;
-    let size = Detail::at(op).size();
-    require_aligned(c, op, size)?;
+    let detail = Detail::at(op);
+    require_aligned(c, op, detail)?;
     let bytes = to_bytes(zmm(c, op.r[1]));
-    write(c, op, 0, &bytes[..size], io)
+    write(c, op, 0, &bytes[..detail.size()], io)
 }
 
 fn load_scalar(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
@@ -274,9 +327,7 @@ fn load_tuple(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     let detail = Detail::at(op);
     let mut regs = operands(c, op, detail);
     let mut bytes = [0; 64];
-    if regs.masks[0] & tuple_mask(detail) != 0 {
-        read(c, op, 0, &mut bytes[..detail.size()], io)?;
-    }
+    read_tuple(c, op, detail, &mut bytes, io)?;
     for at in (detail.size()..64).step_by(detail.size()) {
         bytes.copy_within(..detail.size(), at);
     }

@@ -29,8 +29,8 @@ enum Reads {
     Elements = 0,
     /// All of them.
     Whole = 1,
-    /// All of them if any mask bit is set.
-    Any = 2,
+    /// Those that a broadcast puts where a mask bit is set.
+    Tuple = 2,
     /// As many elements from the first on as mask bits are set.
     Packed = 3,
 }
@@ -93,6 +93,11 @@ impl Detail {
         self.0 & 7 != 0
     }
 
+    /// Whether a store writes its operand at once. A compression goes by elements even without a mask.
+    fn stores_all(self) -> bool {
+        !self.is_masked() && self.reads() != Reads::Packed
+    }
+
     /// MXCSR that embedded rounding or the suppression of exceptions puts in the guest's place (SDM 1 15.6.4).
     fn own_mxcsr(self, mxcsr: u32) -> Option<u32> {
         match self.0 >> 3 & 7 {
@@ -100,6 +105,11 @@ impl Detail {
             5 => Some(mxcsr | MXCSR_MASKS),
             rounding => Some(mxcsr & !(3 << 13) | (rounding - 1) << 13 | MXCSR_MASKS),
         }
+    }
+
+    /// As if the instruction suppressed all exceptions.
+    fn without_exceptions(self) -> Self {
+        Self(self.0 & !(7 << 3) | 5 << 3)
     }
 
     /// Bytes of the memory operand.
@@ -124,7 +134,7 @@ impl Detail {
         match self.0 >> 16 & 3 {
             0 => Reads::Elements,
             1 => Reads::Whole,
-            2 => Reads::Any,
+            2 => Reads::Tuple,
             _ => Reads::Packed,
         }
     }
@@ -188,6 +198,13 @@ pub fn float(f: &Form<'_>) -> Option<Handler> {
     reading(f, Reads::Elements, true)
 }
 
+/// VRCP14PS, VRSQRT14PS and their kin: no exception, and MXCSR's FTZ counts although underflow is not masked.
+pub fn approximate(f: &Form<'_>) -> Option<Handler> {
+    let handler = float(f)?;
+    f.detail.set(Detail::of(f, Reads::Elements).without_exceptions().0);
+    Some(handler)
+}
+
 /// Integers or bits, without fault suppression.
 pub fn whole(f: &Form<'_>) -> Option<Handler> {
     reading(f, Reads::Whole, false)
@@ -203,7 +220,7 @@ pub fn broadcast(f: &Form<'_>) -> Option<Handler> {
     if f.kind(1) == Kind::Mem && VexThunk::find(f.code, 0).is_none() {
         return memory::broadcast_tuple(f);
     }
-    reading(f, Reads::Any, false)
+    reading(f, Reads::Tuple, false)
 }
 
 /// VEXPANDPS, VEXPANDPD, VPEXPANDD, VPEXPANDQ.
@@ -298,15 +315,16 @@ fn load(c: &mut Cpu, op: &Op, detail: Detail, io: &mut dyn CpuIo) -> R<[u8; 64]>
     let mut bytes = [0; 64];
     let (size, element, mask) = (detail.size(), detail.element(), detail.mask(c));
     let elements = detail.repeated_size() / element;
-    let in_use = if elements >= 64 { mask } else { mask & ((1 << elements) - 1) };
+    let in_use = mask & first(elements);
     match detail.reads() {
         Reads::Whole => memory::read(c, op, 0, &mut bytes[..size], io)?,
+        Reads::Packed if !detail.is_masked() => memory::read(c, op, 0, &mut bytes[..size], io)?,
         Reads::Packed => {
-            let packed = in_use.count_ones() as usize * element;
-            memory::read(c, op, 0, &mut bytes[..packed], io)?;
+            for at in (0..in_use.count_ones() as usize).map(|n| n * element) {
+                memory::read(c, op, at as u64, &mut bytes[at..at + element], io)?;
+            }
         }
-        Reads::Any if mask & tuple_mask(detail) == 0 => {}
-        Reads::Any => memory::read(c, op, 0, &mut bytes[..size], io)?,
+        Reads::Tuple => memory::read_tuple(c, op, detail, &mut bytes, io)?,
         Reads::Elements if detail.is_broadcast() => {
             if in_use != 0 {
                 memory::read(c, op, 0, &mut bytes[..size], io)?;
@@ -328,9 +346,8 @@ fn load(c: &mut Cpu, op: &Op, detail: Detail, io: &mut dyn CpuIo) -> R<[u8; 64]>
     Ok(bytes)
 }
 
-/// Mask bits of a broadcast's destination.
-fn tuple_mask(detail: Detail) -> u64 {
-    let elements = detail.vector() / detail.element();
+/// The lowest bits of a mask.
+fn first(elements: usize) -> u64 {
     if elements >= 64 { u64::MAX } else { (1 << elements) - 1 }
 }
 

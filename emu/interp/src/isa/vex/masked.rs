@@ -203,7 +203,10 @@ fn gather_elements<const BYTES: usize, const INDEX: usize, const COUNT: usize>(
         match read_element::<BYTES>(c, op, offset, io) {
             Ok(element) => value.put::<BYTES>(n, element),
             Err(fault) => {
+                // Before the last element is there, what lies beyond YMM stays.
+                let beyond = [op.r[0] as usize & 15, mask_register].map(|n| (n, c.s.zmm_upper[n]));
                 keep(c, value, mask);
+                beyond.into_iter().for_each(|(n, upper)| c.s.zmm_upper[n] = upper);
                 if progress && c.single_steps() {
                     come_back(c, op);
                     return Ok(());
