@@ -115,7 +115,7 @@ fn faults_and_interrupts_go_to_ring_0_and_back() {
 }
 
 #[test]
-fn ring_0_with_msrs_and_halts() {
+fn ring_0_with_msrs_priorities_nmis_and_halts() {
     let mut guest = program((RING3, vec![0xf4]));
     guest.memory.retain(|(address, _)| *address != RING0);
     guest.memory.push(assembled(64, RING0, |a| {
@@ -131,11 +131,21 @@ fn ring_0_with_msrs_and_halts() {
         a.rdmsr()?;
         a.out(0x50, eax)?;
         a.swapgs()?;
+        a.mov(eax, 5)?;
+        a.mov(cr8, rax)?;
+        a.mov(rbx, cr8)?;
+        a.out(0x41, al)?;
+        a.inc(rbx)?;
+        a.cli()?;
+        a.out(0x41, al)?;
+        a.mov(eax, 3)?;
+        a.mov(cr8, rax)?;
         a.mov(al, 0x21)?;
         a.sti()?;
         a.out(0x40, al)?;
         a.hlt()
     }));
+    guest.memory.push(gate(2, INTERRUPT));
     // The last HLT waits with interrupts on.
     guest.same_on_both(&ways());
 }
