@@ -11,8 +11,11 @@ use crate::report::Stopwatch;
 use crate::subject::Followed;
 use crate::watch::progress_bar;
 use anyhow::{Context, Result};
-use gemel_diverge::{Agreement, Error, Found, Outcome, Plan, Watcher, compare, write_bundle};
+use gemel_diverge::{Agreement, Error, Excuse, Found, Outcome, Plan, Step, Watcher, compare, write_bundle};
 use gemel_host::{Inbox, signals};
+use gemel_interp::isa::latitude::Latitude;
+use gemel_interp::isa::undefined;
+use gemel_log::Engine;
 use gemel_machine::At;
 use serde_json::{Value, json};
 use std::io::{self, IsTerminal};
@@ -190,16 +193,25 @@ impl Verdict {
     }
 }
 
+/// What the manuals leave undefined after a step.
+fn excuse(step: &Step<'_>) -> Option<String> {
+    let [a, b] = step.after;
+    Latitude::at(step.before, &|linear, n| step.read(linear, n))
+        .excuse(a, b, step.memory, &|linear| step.physical(linear))
+}
+
 /// Judges a log.
 ///
 /// # Errors
 /// A log that cannot be read, files that are not the log's.
 pub fn run(args: Args) -> Result<ExitCode> {
     let subject = Followed::open(&args.log, &args.files)?;
-    let engine = args.accel.for_judged(subject.header())?;
-    let (engine, judge_) = (subject.named("engine").on(engine), subject.named("judge"));
+    let engine_kind = args.accel.for_judged(subject.header())?;
+    let (engine, judge_) = (subject.named("engine").on(engine_kind), subject.named("judge"));
     let evidence = args.how.evidence(&args.log);
-    let plan = Plan { sample: args.sample, ..args.how.plan() };
+    // The judge has its undefined results from a table; KVM's are those of the CPU under it.
+    let unlike = engine_kind == Engine::Kvm && !undefined::ZEN_4.is_under_us();
+    let plan = Plan { sample: args.sample, excuse: unlike.then_some(excuse as Excuse), ..args.how.plan() };
     let stopwatch = Stopwatch::start();
     let verdict = judge_with_bar(&engine, &judge_, plan, &evidence)?;
     let mut figures = verdict.json("verify", stopwatch.read());

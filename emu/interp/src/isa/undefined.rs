@@ -12,6 +12,7 @@ use crate::cpu::Width;
 use crate::flags::LazyFlags;
 use gemel_x86::flags::{AF, CF, OF, PF, SF, STATUS, ZF};
 use iced_x86::Mnemonic;
+use std::arch::x86_64::__cpuid;
 
 /// A CPU on which entries were measured, and when.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,6 +25,16 @@ pub struct Silicon {
     pub model: u32,
     /// Day of the measurement.
     pub date: &'static str,
+}
+
+impl Silicon {
+    /// Whether the CPU under us is of this family and model (APM 3 appendix E.3.2).
+    pub fn is_under_us(&self) -> bool {
+        let (leaf0, eax) = (__cpuid(0), __cpuid(1).eax);
+        let amd = [leaf0.ebx, leaf0.edx, leaf0.ecx].map(u32::to_le_bytes).concat() == b"AuthenticAMD";
+        let family = (eax >> 8 & 15) + (eax >> 20 & 0xff);
+        amd && family == self.family && (eax >> 4 & 15 | eax >> 12 & 0xf0) == self.model
+    }
 }
 
 /// The CPU of all entries so far.
