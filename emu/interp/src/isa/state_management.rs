@@ -9,7 +9,7 @@ use super::extended_state::{self, COMPONENTS, area_bytes};
 use super::simd::ready;
 use super::x87::{ES, available};
 use super::x87_control::{initialise, set_control};
-use crate::cpu::Cpu;
+use crate::cpu::{Cpu, SEGS};
 use crate::fault::R;
 use crate::lower::Form;
 use crate::op::{Handler, Op};
@@ -153,13 +153,13 @@ fn store_xmm(c: &mut Cpu, op: &Op, lin: u64, io: &mut dyn CpuIo) -> R {
     Ok(())
 }
 
-/// The area's linear address: `bytes` long, aligned to `alignment`. Silicon looks at where its first four bytes are, at its
+/// The linear address of FXSAVE's area: `bytes` long, aligned to 16. Silicon looks at where its first four bytes are, at its
 /// alignment, at its last byte, and then at the rest.
-fn area(c: &mut Cpu, op: &Op, bytes: u64, alignment: u64, write: bool) -> R<u64> {
+fn area(c: &mut Cpu, op: &Op, bytes: u64, write: bool) -> R<u64> {
     // That the segment may not be written comes later.
     let lin = c.linear(op, 4, false)?;
     c.check_range(lin, 4, op.seg)?;
-    if lin & (alignment - 1) != 0 {
+    if lin & 15 != 0 {
         // Areas at a multiple of four are misaligned, but not for alignment checking.
         if c.checks_alignment() && lin & 3 != 0 {
             return c.fail(Exception::with_error(Vector::Alignment, 0));
@@ -172,7 +172,7 @@ fn area(c: &mut Cpu, op: &Op, bytes: u64, alignment: u64, write: bool) -> R<u64>
 
 fn fx_save<const WIDE: bool>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     available(c)?;
-    let lin = area(c, op, 512, 16, true)?;
+    let lin = area(c, op, 512, true)?;
     // Nothing is stored unless all of it can be.
     c.check_write(lin, 512, op.seg, io)?;
     store_x87(c, op, lin, WIDE, io)?;
@@ -185,7 +185,7 @@ fn fx_save<const WIDE: bool>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
 
 fn fx_restore<const WIDE: bool>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     available(c)?;
-    let lin = area(c, op, 512, 16, false)?;
+    let lin = area(c, op, 512, false)?;
     let mut bytes = [0; 512];
     c.read_bytes(lin, op.seg, &mut bytes, io)?;
     let with_sse = c.s.cr4 & CR4_OSFXSR != 0;
@@ -229,11 +229,25 @@ fn in_use(c: &Cpu) -> u64 {
     (if x87_initial { 0 } else { X87 }) | (if sse_initial { 0 } else { SSE }) | extended_state::in_use(c)
 }
 
+/// The area of XSAVE and XRSTOR. Zen 4 looks at its alignment, whatever AC says, then at its first bytes, XRSTOR at the header, then at
+/// its last byte and the rest.
+fn x_area(c: &mut Cpu, op: &Op, bytes: u64, write: bool) -> R<u64> {
+    if c.ea(op).wrapping_add(c.seg_base[op.seg as usize % SEGS]) & 63 != 0 {
+        return c.general_protection(0);
+    }
+    c.probe(op, 0, 4, write)?;
+    if !write {
+        c.probe(op, 512, 8, false)?;
+    }
+    c.probe(op, bytes - 1, 1, write)?;
+    c.linear(op, bytes, write)
+}
+
 fn x_save<const WIDE: bool>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     x_ready(c)?;
     let asked = requested(c);
     let bytes = area_bytes(asked);
-    let lin = area(c, op, bytes, 64, true)?;
+    let lin = x_area(c, op, bytes, true)?;
     c.check_write(lin, bytes as usize, op.seg, io)?;
     let old: u64 = c.read(lin + 512, op.seg, io)?;
     if asked & X87 != 0 {
@@ -259,7 +273,7 @@ fn x_save<const WIDE: bool>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
 fn x_restore<const WIDE: bool>(c: &mut Cpu, op: &Op, io: &mut dyn CpuIo) -> R {
     x_ready(c)?;
     let asked = requested(c);
-    let lin = area(c, op, area_bytes(asked), 64, false)?;
+    let lin = x_area(c, op, area_bytes(asked), false)?;
     let (mut bytes, mut header) = ([0; 512], [0; 64]);
     c.read_bytes(lin, op.seg, &mut bytes, io)?;
     c.read_bytes(lin + 512, op.seg, &mut header, io)?;

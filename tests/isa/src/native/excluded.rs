@@ -27,14 +27,10 @@ pub fn reason(code: Code) -> Option<&'static str> {
             "whether it faults with #UD or #GP is up to the host's EFER.SVME"
         }
         M::Wrfsbase | M::Wrgsbase => "it changes what is no part of an outcome",
-        M::Xsave
-        | M::Xsave64
-        | M::Xsavec
-        | M::Xsavec64
-        | M::Xsaveopt
-        | M::Xsaveopt64
-        | M::Xrstor
-        | M::Xrstor64 => "its result is up to the host's XCR0, and to its tracking of unused state",
+        M::Xsave | M::Xsave64 | M::Xsavec | M::Xsavec64 | M::Xsaveopt | M::Xsaveopt64 => {
+            "it writes which components are in use, and MXCSR_MASK, as the host has them"
+        }
+        M::Xrstor | M::Xrstor64 => "whether its header is valid is up to the host's XCR0",
         M::Xsaves | M::Xsaves64 | M::Xrstors | M::Xrstors64 => "whether it is there is up to the host",
         M::Monitorx | M::Mwaitx | M::Umonitor | M::Umwait | M::Tpause => "it waits for what never comes",
         M::Xbegin | M::Xabort | M::Xend | M::Xtest => {
