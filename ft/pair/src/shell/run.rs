@@ -14,7 +14,7 @@ use crate::protocol::{
 };
 use crossbeam::channel::{Receiver, unbounded};
 use gemel_log::{Header, LogWriter};
-use gemel_machine::{At, Machine, Pause, RunError, Stop, World};
+use gemel_machine::{At, Machine, Pause, RunError, Stop, TimeBase, World};
 use gemel_replay::{Conclusion, Diverged, EntrySource, Handover, NoOutput, Record, Replay, ReplayDisks};
 use std::fs::File;
 use std::sync::Arc;
@@ -210,8 +210,11 @@ impl Primary {
     }
 }
 
+/// What a secondary needs for an exit and what is computed up to the next one, about. Time itself would count idle time, too.
+const EXIT_TIME: TimeBase = TimeBase { num: 4000, den: 1 };
+
 fn timing(options: &Options, header: &Header) -> Timing {
-    let time_base = header.machine.reckoning.time_base().unwrap_or_default();
+    let time_base = header.machine.reckoning.time_base().unwrap_or(EXIT_TIME);
     Timing { time_base, ..options.timing }
 }
 
@@ -300,7 +303,11 @@ impl Secondary {
             };
         }
         let replay = Replay::new(FeedSource::new(feed), NoOutput, disks);
-        let mut world = Paired::following(Record::new(replay, (log, sink), &header), Arc::clone(&side));
+        let mut world = Paired::following(
+            Record::new(replay, (log, sink), &header),
+            Arc::clone(&side),
+            machine.reckoning(),
+        );
         match machine.run(&mut world) {
             Ok(pause) => follow_to_the_end(&side, machine, world.into_world(), pause),
             Err(RunError::World(Stop::EndOfLog)) => {
@@ -320,7 +327,7 @@ fn lead<W: World>(
     machine: &mut Machine,
     record: Record<W, Sinks>,
 ) -> Result<Ended, PairError> {
-    let mut world = Paired::leading(record, Arc::clone(side));
+    let mut world = Paired::leading(record, Arc::clone(side), machine.reckoning());
     match machine.run(&mut world) {
         Ok(pause) => {
             conclude(machine, world.world(), pause)?;

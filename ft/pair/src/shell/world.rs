@@ -4,7 +4,7 @@
 
 use super::side::Side;
 use crate::protocol::{Channel, Event};
-use gemel_machine::{At, Input, Output, Stop, StopAt, VirtTime, World, forward_to_world};
+use gemel_machine::{At, Input, Output, Reckoning, Stop, StopAt, VirtTime, World, forward_to_world};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +13,8 @@ use std::time::Duration;
 const MARK_INTERVAL: u64 = 1_000_000;
 /// Counts from an output to the mark that covers it (20 us of guest time): bytes written together leave together.
 const OUTPUT_BATCH: u64 = 5_000;
+/// The same in exits, of which a driver makes a few for each byte.
+const EXIT_BATCH: u64 = 32;
 /// The serial port that the console is connected to.
 const CONSOLE: u8 = 0;
 
@@ -22,6 +24,8 @@ pub struct Paired<W> {
     side: Arc<Side>,
     /// This machine leads: its positions are marks. Otherwise they are progress.
     leads: bool,
+    /// Counts from an output to the mark that covers it.
+    batch: u64,
     /// Guest time of the last mark.
     marked: VirtTime,
     /// Something happened since, which has to be covered by a mark at this count.
@@ -29,12 +33,13 @@ pub struct Paired<W> {
 }
 
 impl<W: World> Paired<W> {
-    pub(super) fn leading(world: W, side: Arc<Side>) -> Self {
-        Self { world, side, leads: true, marked: VirtTime(0), due: None }
+    pub(super) fn leading(world: W, side: Arc<Side>, reckoning: Reckoning) -> Self {
+        let batch = if reckoning == Reckoning::Exits { EXIT_BATCH } else { OUTPUT_BATCH };
+        Self { world, side, leads: true, batch, marked: VirtTime(0), due: None }
     }
 
-    pub(super) fn following(world: W, side: Arc<Side>) -> Self {
-        Self { leads: false, ..Self::leading(world, side) }
+    pub(super) fn following(world: W, side: Arc<Side>, reckoning: Reckoning) -> Self {
+        Self { leads: false, ..Self::leading(world, side, reckoning) }
     }
 
     pub(super) fn world(&mut self) -> &mut W {
@@ -111,7 +116,7 @@ impl<W: World> World for Paired<W> {
         };
         if let Some((channel, byte)) = byte {
             self.side.event(Event::Output(channel, byte));
-            self.due.get_or_insert(at.position.count.saturating_add(OUTPUT_BATCH));
+            self.due.get_or_insert(at.position.count.saturating_add(self.batch));
         }
         self.world.emit(at, output);
     }

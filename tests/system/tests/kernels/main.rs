@@ -25,7 +25,8 @@ const KERNELS: &[&str] = &[
 
 /// One way of running a kernel
 type Role = fn(&str) -> anyhow::Result<Completion>;
-const ROLES: &[(&str, Role)] = &[("interpreted", run::interpreted)];
+const ROLES: &[(&str, Role)] =
+    &[("interpreted", run::interpreted), ("counted_by_exits", run::counted_by_exits)];
 
 fn main() -> ExitCode {
     let mut trials = Vec::new();
