@@ -416,7 +416,10 @@ impl Cpu {
     fn interrupt_redirected(&mut self, vector: u8, io: &mut dyn CpuIo) -> R<bool> {
         let tr = self.s.tr;
         let map = self.read_system::<u16>(self.system_linear(tr.base, 0x66), io)?;
-        let at = u64::from(map).wrapping_sub(32) + u64::from(vector / 8);
+        // A map that begins within its first 32 bytes has no room below it.
+        let Some(at) = (u64::from(map) + u64::from(vector / 8)).checked_sub(32) else {
+            return self.general_protection(0);
+        };
         if at > u64::from(tr.limit) {
             return self.general_protection(0);
         }

@@ -73,6 +73,12 @@ fn vme_redirects_interrupts() {
     g.poke(TSS + 0x68 + 6, &[1]);
     g.run(&[0xcd, 0x30]);
     assert_eq!(g.vector(), 13);
+    // No room for the redirection map below the I/O permission map.
+    let mut g = guest(0);
+    g.state.cr4 |= CR4_VME;
+    g.poke16(TSS + 0x66, 16);
+    g.run(&[0xcd, 0x30]);
+    assert_eq!(g.vector(), 13);
 }
 
 /// VME: CLI, STI, PUSHF and POPF work on VIF.
