@@ -14,6 +14,9 @@ use crate::run::{Going, Next};
 use gemel_machine::{Attention, CpuIo, EngineError, Exit, Position};
 use kvm_bindings::kvm_regs;
 
+/// No exception: what the vector says is of an earlier one.
+const NO_VECTOR: u8 = u8::MAX;
+
 impl Kvm {
     /// Does what the guest left for.
     pub(crate) fn handle(
@@ -38,8 +41,12 @@ impl Kvm {
                 self.move_to_assistant()?;
                 self.assist(Assist::CannotEmulate, self.stretch, io)
             }
-            Left::Shutdown if self.quirks.native == Native::User64 => {
-                let at = crate::user::exception(&self.guest.view(), self.guest.events.exception.nr);
+            Left::Shutdown | Left::Interrupted
+                if self.quirks.native == Native::User64
+                    && (left == Left::Shutdown || crate::user::is_past_syscall(&self.guest.view())) =>
+            {
+                let vector = if left == Left::Shutdown { self.guest.events.exception.nr } else { NO_VECTOR };
+                let at = crate::user::exception(&self.guest.view(), vector);
                 self.guest.regs = at.regs;
                 let mut state = self.state()?;
                 state.pending_debug = at.pending_debug;

@@ -42,15 +42,17 @@ pub(crate) fn exception(view: &View<'_>, vector: u8) -> Entrance {
         1 if rflags & TF != 0 => pending_debug = DR6_BS,
         3 => rip = rip.wrapping_sub(1),
         // A SYSCALL that KVM made in spite of EFER: the registers that it changed, it changes in the same way again.
-        14 if rip == NO_ENTRY && follows_syscall(view) => {
-            (rip, rflags) = (regs.rcx.wrapping_sub(SYSCALL.len() as u64), regs.r11)
-        }
+        _ if is_past_syscall(view) => (rip, rflags) = (regs.rcx.wrapping_sub(SYSCALL.len() as u64), regs.r11),
         _ => {}
     }
     Entrance { regs: kvm_regs { rip, rflags, ..regs }, pending_debug }
 }
 
-fn follows_syscall(view: &View<'_>) -> bool {
+/// Whether the guest is where a SYSCALL led that KVM made. A kick can find it there, before the fetch that faults.
+pub(crate) fn is_past_syscall(view: &View<'_>) -> bool {
+    if view.regs.rip != NO_ENTRY {
+        return false;
+    }
     let mut bytes = [0; SYSCALL.len()];
     let at = view.regs.rcx.wrapping_sub(SYSCALL.len() as u64);
     walk::read(view.ram, view.sregs, at, &mut bytes) == bytes.len() && bytes == SYSCALL
