@@ -249,6 +249,9 @@ fn list(modes: &[Mode]) -> String {
     modes.iter().map(Mode::to_string).collect::<Vec<_>>().join(", ")
 }
 
+/// How a remedy begins that changes the CPU model.
+const CHANGE: &str = "--cpu MODEL,";
+
 /// Leaks that an assertion does not cover, in one line with what to do; `None` if it covers all.
 pub fn refusal(met: &[Met], stays_clear: &[Leak], model: &CpuModel) -> Option<String> {
     let open: Vec<_> = met.iter().filter(|met| !stays_clear.contains(&met.leak)).collect();
@@ -257,12 +260,20 @@ pub fn refusal(met: &[Met], stays_clear: &[Leak], model: &CpuModel) -> Option<St
     }
     let whats: Vec<_> = open.iter().map(|met| met.what.as_str()).collect();
     let names: Vec<_> = open.iter().map(|met| met.leak.name()).collect();
-    let remedies: Vec<_> = open.iter().filter_map(|met| met.remedy).collect();
+    // Changes of the model are one option.
+    let (mut changes, mut remedies) = (String::new(), Vec::new());
+    for remedy in open.iter().filter_map(|met| met.remedy) {
+        match remedy.strip_prefix(CHANGE) {
+            Some(change) => changes += &format!(",{change}"),
+            None => remedies.push(remedy.to_owned()),
+        }
+    }
+    if !changes.is_empty() {
+        remedies.insert(0, format!("--cpu {}{changes}", model.text()));
+    }
     let close = match remedies.as_slice() {
         [] => String::new(),
-        remedies => {
-            format!("close what can be closed ({}), ", remedies.join("; ").replace("MODEL", &model.text()))
-        }
+        remedies => format!("close what can be closed ({}), ", remedies.join("; ")),
     };
     Some(format!(
         "a guest of model {} can meet what KVM on this host does not hide: {}; record on the interpreter (--accel interp), {close}or \
