@@ -25,9 +25,14 @@ impl MachineState {
         &self.cpu
     }
 
+    /// Whether positions of the machine count exits, so that a count names the boundary behind one.
+    pub fn counts_exits(&self) -> bool {
+        self.clock.reckoning() == Reckoning::Exits
+    }
+
     /// Whether nothing differs that a [`crate::Digest`] would tell.
     pub fn same_as(&self, other: &Self) -> bool {
-        let like_cpus = self.clock.reckoning() != Reckoning::Exits;
+        let like_cpus = !self.counts_exits();
         let cpu = self.cpu == other.cpu || !like_cpus && self.cpu.digest(false) == other.cpu.digest(false);
         cpu && self.clock.time_at(self.cpu.count) == other.clock.time_at(other.cpu.count)
             && self.wiring == other.wiring

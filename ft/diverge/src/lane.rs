@@ -3,16 +3,17 @@
 //! Not responsible for: comparing (`lockstep`, `narrow`).
 
 use crate::error::Error;
+use crate::pausing::Pausing;
 use crate::place::{Back, Bookmark, Trail};
 use crate::subject::Subject;
 use gemel_log::OutputSummary;
-use gemel_machine::{At, Machine, RunError, Stop, Until};
+use gemel_machine::{Aim, At, Machine, RunError, Stop, Until};
 use gemel_replay::{Conclusion, Diverged, LogSource, NoOutput, Replay};
 use gemel_x86::CpuState;
 use std::cell::RefCell;
 use std::io::Read;
 
-type World = Until<Replay<LogSource<Box<dyn Read>>, NoOutput>>;
+type World = Pausing<Until<Replay<LogSource<Box<dyn Read>>, NoOutput>>>;
 
 /// Which of the two lanes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,7 +51,7 @@ impl<'s> Lane<'s> {
         let machine = subject.machine().map_err(Error::subject)?;
         let progress = subject.progress().map_err(Error::subject)?;
         let replay = Replay::resume(source, NoOutput, disks, progress);
-        Ok(Self { subject, side, machine, world: Until::new(replay, None), executed: 0 })
+        Ok(Self { subject, side, machine, world: Pausing::new(Until::new(replay, None)), executed: 0 })
     }
 
     /// Goes back (or forth) to a place, with nothing cached.
@@ -76,24 +77,44 @@ impl<'s> Lane<'s> {
         self.read_on(bookmark)
     }
 
+    /// Goes where another lane is that follows the same log.
+    pub(crate) fn go_where(&mut self, other: &mut Lane<'_>) -> Result<(), Error> {
+        self.go_to_snapshot(&other.machine.snapshot()?, &other.bookmark()?)
+    }
+
     fn read_on(&mut self, bookmark: &Bookmark) -> Result<(), Error> {
         let mut source = self.subject.source().map_err(Error::subject)?;
         source.skip(bookmark.progress.entries())?;
         let disks = bookmark.disks.borrow_mut().duplicate().map_err(Error::subject)?;
-        self.world = Until::new(Replay::resume(source, NoOutput, disks, bookmark.progress.clone()), None);
+        let replay = Replay::resume(source, NoOutput, disks, bookmark.progress.clone());
+        self.world = Pausing::new(Until::new(replay, None));
         Ok(())
     }
 
     /// Runs to the first boundary whose count is not below `count`.
     pub(crate) fn run_to(&mut self, count: u64) -> Result<Arrival, Error> {
+        self.world.world.rearm(count);
+        self.world.pause(false);
+        self.run()
+    }
+
+    /// Runs until the engine comes back: at the aim, at a stop that its log wants, or because it does so now and then; at the first
+    /// boundary whose count is not below `count` at the latest.
+    pub(crate) fn run_aimed(&mut self, aim: Aim, count: u64) -> Result<Arrival, Error> {
+        self.world.world.rearm(count);
+        self.world.pause(true);
+        self.machine.vcpu().aim(aim);
+        self.run()
+    }
+
+    fn run(&mut self) -> Result<Arrival, Error> {
         let from = self.at().position.count;
-        self.world.rearm(count);
         let outcome = self.machine.run(&mut self.world);
         self.executed += self.at().position.count - from;
-        if self.world.reached() {
+        if self.world.world.reached() || self.world.paused() {
             return Ok(Arrival::Boundary);
         }
-        match self.world.world.conclude(&mut self.machine, outcome) {
+        match self.world.world.world.conclude(&mut self.machine, outcome) {
             Ok(conclusion) => Ok(Arrival::End(conclusion)),
             Err(RunError::World(Stop::Diverged(e))) => match e.downcast() {
                 Ok(diverged) => Ok(Arrival::Diverged(diverged)),
@@ -125,12 +146,12 @@ impl<'s> Lane<'s> {
 
     /// All outputs so far.
     pub(crate) fn outputs(&self) -> OutputSummary {
-        self.world.world.tally().summary()
+        self.world.world.world.tally().summary()
     }
 
     /// Where it is in its log.
     pub(crate) fn bookmark(&mut self) -> Result<Bookmark, Error> {
-        let replay = &mut self.world.world;
+        let replay = &mut self.world.world.world;
         let disks = replay.disks().duplicate().map_err(Error::subject)?;
         Ok(Bookmark { progress: replay.progress().clone(), disks: RefCell::new(disks) })
     }

@@ -4,6 +4,7 @@
 //! Not responsible for: which engines the machines have and where files lie (a [`Subject`] brings them), following a
 //! log (`gemel-replay`).
 
+mod between;
 mod bundle;
 mod contradiction;
 mod entries;
@@ -15,6 +16,7 @@ mod lockstep;
 mod memory;
 mod mirror;
 mod narrow;
+mod pausing;
 mod place;
 mod report;
 mod subject;

@@ -2,6 +2,7 @@
 //!
 //! Not responsible for: finding the instruction (`narrow`).
 
+use crate::between::narrow_between;
 use crate::contradiction::Contradiction;
 use crate::error::Error;
 use crate::finding::Finding;
@@ -117,7 +118,11 @@ pub fn compare(
             match interval(&mut lanes, &mut trail, plan.interval, target)? {
                 Interval::Agrees(arrival) => arrival,
                 Interval::Differs { reached } => {
-                    let parting = narrow(lanes, trail, reached)?;
+                    let mut parting = narrow(lanes, trail, reached)?;
+                    // A step of such machines is all that lies between two exits.
+                    if plan.judge && parting.trail.last.state.counts_exits() {
+                        parting = narrow_between(parting)?;
+                    }
                     return Ok(Outcome::Part(Box::new(Finding::of(parting, before, plan.excuse)?)));
                 }
             }

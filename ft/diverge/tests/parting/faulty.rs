@@ -23,6 +23,7 @@ pub enum Part {
 }
 
 /// What goes wrong.
+#[allow(dead_code)] // not every test that has this file has every fault
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {
     /// Nothing.
@@ -33,13 +34,15 @@ pub enum Fault {
     Memory { count: u64, address: u64, bits: u8 },
     /// A flag, after every instruction of a mnemonic.
     Mnemonic { mnemonic: Mnemonic, flag: u64 },
+    /// Bit 40 of RAX, after an instruction of a mnemonic while RBX is this.
+    Once { mnemonic: Mnemonic, rbx: u64 },
 }
 
 impl Fault {
     /// Where it strikes.
     fn count(self) -> Option<u64> {
         match self {
-            Self::None | Self::Mnemonic { .. } => None,
+            Self::None | Self::Mnemonic { .. } | Self::Once { .. } => None,
             Self::Register { count, .. } | Self::Memory { count, .. } => Some(count),
         }
     }
@@ -49,13 +52,14 @@ pub struct Faulty {
     inner: Interp,
     ram: Arc<GuestRam>,
     fault: Fault,
+    aim: Aim,
     /// By RIP: the mnemonic there, and where the next instruction is. Code of 64-bit guests mapped one to one that do not change it.
     seen: BTreeMap<u64, (Mnemonic, u64)>,
 }
 
 impl Faulty {
     pub fn new(inner: Interp, ram: Arc<GuestRam>, fault: Fault) -> Self {
-        Self { inner, ram, fault, seen: BTreeMap::new() }
+        Self { inner, ram, fault, aim: Aim::NONE, seen: BTreeMap::new() }
     }
 
     fn strike(&mut self) -> Result<(), EngineError> {
@@ -75,6 +79,8 @@ impl Faulty {
                 }
             }
             Fault::Mnemonic { flag, .. } => state.rflags ^= flag,
+            Fault::Once { rbx, .. } if state.gpr[3] != rbx => return Ok(()),
+            Fault::Once { .. } => state.gpr[0] ^= 1 << 40,
             Fault::Memory { address, bits, .. } => {
                 let [byte] = self.ram.read_array(address).map_err(|e| EngineError::State(e.to_string()))?;
                 self.ram.write(address, &[byte ^ bits]).map_err(|e| EngineError::State(e.to_string()))?;
@@ -98,15 +104,19 @@ impl Faulty {
         loop {
             let before = self.position();
             let (mnemonic, next) = self.instruction(before.rip);
-            let mut bounded = Bounded { io: &mut *io, bound: before.count + 1, wanted: u64::MAX };
+            let mut bounded = Bounded { io: &mut *io, bound: u64::MAX, wanted: u64::MAX };
+            self.inner.aim(Aim::STEP);
             let exit = self.inner.run(&mut bounded)?;
             let wanted = bounded.wanted;
             let after = self.position();
-            if after.count > before.count && mnemonic == wrong && after.rip == next {
+            if mnemonic == wrong && after.rip == next {
                 self.strike()?;
             }
-            if exit != Exit::Stop || after.count >= wanted {
-                return Ok(exit);
+            self.aim.steps = self.aim.steps.saturating_sub(1);
+            let reached = self.aim.steps == 0 || self.aim.rip == Some(after.rip);
+            if exit != Exit::Yield || reached || after.count >= wanted {
+                self.aim = Aim::NONE;
+                return Ok(if after.count >= wanted && exit == Exit::Yield { Exit::Stop } else { exit });
             }
         }
     }
@@ -114,7 +124,7 @@ impl Faulty {
 
 impl Vcpu for Faulty {
     fn run(&mut self, io: &mut dyn CpuIo) -> Result<Exit, EngineError> {
-        if let Fault::Mnemonic { mnemonic, .. } = self.fault {
+        if let Fault::Mnemonic { mnemonic, .. } | Fault::Once { mnemonic, .. } = self.fault {
             return self.run_with_mnemonic(io, mnemonic);
         }
         let Some(due) = self.fault.count().filter(|due| self.position().count < *due) else {
@@ -132,6 +142,7 @@ impl Vcpu for Faulty {
     }
 
     fn aim(&mut self, aim: Aim) {
+        self.aim = aim;
         self.inner.aim(aim);
     }
 

@@ -36,6 +36,27 @@ const LOOP: &[u8] = &[
     0xeb, 0xe1,                         // jmp back
 ];
 
+/// The same, with a write to a port every 64 turns.
+#[rustfmt::skip]
+const LOOP_WITH_EXITS: &[u8] = &[
+    0x48, 0x01, 0xd8,                   // add rax, rbx
+    0x48, 0xc1, 0xc0, 0x05,             // rol rax, 5
+    0x48, 0x89, 0x07,                   // mov [rdi], rax
+    0x48, 0x83, 0xc7, 0x08,             // add rdi, 8
+    0x81, 0xe7, 0xf8, 0x7f, 0x00, 0x00, // and edi, 7ff8h
+    0x81, 0xcf, 0x00, 0x00, 0x02, 0x00, // or edi, 20000h
+    0x48, 0xff, 0xc3,                   // inc rbx
+    0xf6, 0xc3, 0x3f,                   // test bl, 3fh
+    0x75, 0xde,                         // jnz back
+    0xe6, 0x80,                         // out 80h, al
+    0xeb, 0xda,                         // jmp back
+];
+
+/// What counts in a run.
+pub fn spec_of(reckoning: Reckoning) -> MachineSpec {
+    MachineSpec { reckoning, ..spec() }
+}
+
 pub fn spec() -> MachineSpec {
     MachineSpec {
         board: 0,
@@ -51,22 +72,32 @@ pub fn spec() -> MachineSpec {
 
 /// The guest on an engine with a fault; `rbx` is what the loop begins with.
 pub fn machine(fault: Fault, rbx: u64) -> Machine {
+    machine_of(Reckoning::default(), fault, rbx)
+}
+
+/// The same, without exits or with them.
+pub fn machine_of(reckoning: Reckoning, fault: Fault, rbx: u64) -> Machine {
     let ram = Arc::new(GuestRam::new(spec().ram).unwrap());
     // 2 MiB mapped one to one.
     for (at, entry) in [(0x1000, 0x2003u64), (0x2000, 0x3003), (0x3000, 0x83)] {
         ram.write(at, &entry.to_le_bytes()).unwrap();
     }
-    ram.write(CODE, LOOP).unwrap();
+    let code = if reckoning == Reckoning::Exits { LOOP_WITH_EXITS } else { LOOP };
+    ram.write(CODE, code).unwrap();
     let data = Segment { selector: 0x18, attr: 0xc93, limit: u32::MAX, base: 0 };
     let mut state =
         CpuState { cr0: 0x8000_0011, cr3: 0x1000, cr4: 0x620, efer: 0x500, rip: CODE, ..Default::default() };
     (state.seg[DS], state.seg[ES], state.seg[SS]) = (data, data, data);
     state.seg[CS] = Segment { selector: 0x10, attr: 0xa9b, limit: u32::MAX, base: 0 };
     (state.gpr[3], state.gpr[7]) = (rbx, DATA);
-    let mut vcpu = Faulty::new(Interp::new(CpuModel::x86_64_v2(), Arc::clone(&ram)), Arc::clone(&ram), fault);
+    let mut vcpu = Faulty::new(
+        Interp::new(CpuModel::x86_64_v2(), Arc::clone(&ram)).counting(reckoning.count_kind()),
+        Arc::clone(&ram),
+        fault,
+    );
     vcpu.restore(&state).unwrap();
     let bus = BusBuilder::new(Arc::clone(&ram), 1).build();
-    Machine::new(Box::new(vcpu), bus, ram, Reckoning::default(), spec().id())
+    Machine::new(Box::new(vcpu), bus, ram, reckoning, spec_of(reckoning).id())
 }
 
 /// Nothing comes in, and the run ends at a count.
@@ -95,13 +126,21 @@ impl World for Closed {
 }
 
 pub fn header() -> Header {
-    Header { epoch: 10_000, ..Header::new(spec(), ClockKind::Free) }
+    header_of(Reckoning::default())
+}
+
+pub fn header_of(reckoning: Reckoning) -> Header {
+    Header { epoch: 10_000, ..Header::new(spec_of(reckoning), ClockKind::Free) }
 }
 
 /// The log of a run on an engine with a fault.
 pub fn record(fault: Fault, rbx: u64, length: u64) -> Vec<u8> {
-    let (mut log, header) = (Vec::new(), header());
-    let mut machine = machine(fault, rbx);
+    record_of(Reckoning::default(), fault, rbx, length)
+}
+
+pub fn record_of(reckoning: Reckoning, fault: Fault, rbx: u64, length: u64) -> Vec<u8> {
+    let (mut log, header) = (Vec::new(), header_of(reckoning));
+    let mut machine = machine_of(reckoning, fault, rbx);
     let mut world = Record::new(Closed(length), LogWriter::new(&mut log, &header).unwrap(), &header);
     let outcome = machine.run(&mut world);
     world.conclude(&mut machine, &outcome).unwrap();
@@ -122,7 +161,8 @@ impl Subject for Followed {
         self.name
     }
     fn machine(&self) -> Result<Machine, Box<dyn Error + Send + Sync>> {
-        Ok(machine(self.fault, self.rbx))
+        let reckoning = LogReader::new(Cursor::new(&self.log))?.header().machine.reckoning;
+        Ok(machine_of(reckoning, self.fault, self.rbx))
     }
     fn source(&self) -> Result<LogSource<Box<dyn Read>>, Box<dyn Error + Send + Sync>> {
         Ok(LogSource::new(LogReader::new(Box::new(Cursor::new(self.log.clone())) as Box<dyn Read>)?))

@@ -16,11 +16,11 @@ use gemel_isa_tests::interpreted::Interpreted;
 use gemel_isa_tests::run::{self, Runner};
 use gemel_isa_tests::{claim, compare as isa_compare};
 use gemel_log::{EndReason, LogReader};
-use gemel_machine::{At, Machine};
+use gemel_machine::{At, Machine, Reckoning};
 use gemel_replay::{Conclusion, LogSource, NoDisks, ReplayDisks};
 use gemel_x86::CpuModel;
 use gemel_x86::flags::{AF, CF, OF, ZF};
-use guest::{DATA, Followed, TURN, header, machine, record};
+use guest::{DATA, Followed, TURN, header, machine, record, record_of};
 use iced_x86::Mnemonic;
 use std::error::Error;
 use std::fs::{self, File};
@@ -176,6 +176,26 @@ fn a_mnemonic_that_leaves_a_wrong_flag_is_named() {
         let verdict = claim::judge(&mut runner, claim).unwrap();
         assert_eq!(verdict.claim.map(|d| d.len()), Some(wrong), "{text}");
         assert_eq!(verdict.interpreter.map(|d| d.len()), Ok(0), "{text}");
+    }
+}
+
+#[test]
+fn between_two_exits_the_wrong_instruction_is_named() {
+    let log = record_of(Reckoning::Exits, Fault::None, 1, 200);
+    let good = followed("good", &log, Fault::None);
+    assert!(matches!(outcome(&good, &good, plan(1 << 28)), Outcome::Agree(_)));
+    for (mnemonic, rbx, text) in [
+        (Mnemonic::Rol, 5_000, "rol rax,5"),
+        (Mnemonic::Add, 64 * 30, "add "),
+        (Mnemonic::Inc, 64 * 31 - 1, "inc rbx"),
+    ] {
+        let bad = followed("bad", &log, Fault::Once { mnemonic, rbx });
+        let found = finding(outcome(&bad, &good, plan(1 << 28)));
+        let instruction = found.instruction.as_ref().unwrap();
+        assert!(instruction.text.starts_with(text), "{rbx}: {}", found.report());
+        // There is one exit in 64 turns.
+        assert_eq!(found.at.position.count, rbx / 64, "{}", found.report());
+        assert_eq!(found.cpu.iter().map(|d| d.element.as_str()).collect::<Vec<_>>(), ["gpr[0]"]);
     }
 }
 
