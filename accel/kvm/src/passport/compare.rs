@@ -1,4 +1,4 @@
-//! Two passports: whether their hosts can be a pair, or one replay what the other recorded, and why not.
+//! Two passports: whether one host does what the other did, and why not.
 //!
 //! Not responsible for: what a single host lacks in itself (`rules`).
 
@@ -19,7 +19,7 @@ pub enum Engine {
 /// How two hosts fit.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Comparison {
-    /// For each choice of engines: whether the hosts can be a pair, and so replay each other's logs.
+    /// For each choice of engines: whether the hosts can be a pair, and so follow each other's logs.
     pub fits: Vec<Fit>,
     /// CPU models that both hosts can offer.
     pub models: Vec<String>,

@@ -276,7 +276,7 @@ pub fn refusal(met: &[Met], stays_clear: &[Leak], model: &CpuModel) -> Option<St
         remedies => format!("close what can be closed ({}), ", remedies.join("; ")),
     };
     Some(format!(
-        "a guest of model {} can meet what KVM on this host does not hide: {}; record on the interpreter (--accel interp), {close}or \
+        "a guest of model {} can meet what KVM on this host does not hide: {}; take the interpreter (--accel interp), {close}or \
          assert that this guest stays clear of it: --stays-clear {}",
         model.text(),
         whats.join("; "),

@@ -5,7 +5,7 @@
 //! Why a margin: the PMU's interrupt is no fault of the instruction that overflowed it. It comes when the pipeline, the interrupt
 //! controller and the host's kernel get to it, and the guest retires more branches until then. So it is asked for `margin` counts
 //! early. Too small a margin shows as [`Passed::Overshot`], never as a wrong place: what to do about it is a greater margin (every
-//! doubling costs some hundred breakpoint hits or thousand steps more for each event) or replaying with the interpreter.
+//! doubling costs some hundred breakpoint hits or thousand steps more for each event) or going the way again on the interpreter.
 
 use super::{Came, Counter, Guest, Passed, Return, Target, Way};
 use gemel_machine::EngineError;

@@ -14,7 +14,7 @@
 //!
 //! [`Means::choose`] is the one place that says which way is taken, and when the assistant interprets instead.
 //!
-//! What rr does for a process (its `ReplaySession.cc`, "Why a skid region?"), with two differences: the whole guest is the process, so
+//! What rr does for a process (in its session code, "Why a skid region?"), with two differences: the whole guest is the process, so
 //! ring 0 is counted too; and a boundary is compared by all of its state, not by registers alone, so that a loop which changes nothing
 //! but memory cannot pass for an earlier or later round of itself.
 

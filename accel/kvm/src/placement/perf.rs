@@ -183,7 +183,7 @@ impl WatchPage {
     const DATA_HEAD: usize = 1024;
 
     fn of(watch: &OwnedFd) -> Result<Self, EngineError> {
-        // One page of state and one for records.
+        // One page of state and one for samples.
         let length = 2 * 4096;
         // SAFETY: a new mapping of an open perf event, at an address of the kernel's choice.
         let at = unsafe {
