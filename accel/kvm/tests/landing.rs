@@ -83,7 +83,7 @@ fn aims_are_reached_as_on_the_interpreter() {
         Err(error) => return skipped(&error),
     };
     let mut interp = interp(&program.model, &ram);
-    for aim in [Aim::STEP, Aim { steps: 7, rip: None }, Aim { rip: Some(START + 3), ..Aim::NONE }] {
+    for aim in [Aim::STEP, Aim { steps: 7, ..Aim::NONE }, Aim { rip: Some(START + 3), ..Aim::NONE }] {
         kvm.restore(&program.state).unwrap();
         interp.restore(&program.state).unwrap();
         for _ in 0..5 {

@@ -130,8 +130,9 @@ impl Bounds {
 
     /// The loop looks, and the machine's stop is not reached: the step at which to look again, or `None` at the aim. What
     /// runs next does not come to the aim's address within `clear` steps.
-    pub(crate) fn next_look(&mut self, steps: u64, rip: u64, clear: u64) -> Option<u64> {
-        if steps >= self.aim.steps || (self.aim.rip == Some(rip) && steps > self.began) {
+    pub(crate) fn next_look(&mut self, steps: u64, rip: u64, rcx: u64, clear: u64) -> Option<u64> {
+        let there = self.aim.rip == Some(rip) && self.aim.rcx.is_none_or(|wanted| wanted == rcx);
+        if steps >= self.aim.steps || (there && steps > self.began) {
             return None;
         }
         self.aim_end = self.aim.steps.min(steps.saturating_add(clear));

@@ -43,7 +43,7 @@ impl Cpu {
                     return Exit::Stop;
                 }
                 let clear = if SEEK { self.clear_of_aim() } else { u64::MAX };
-                match self.bounds.next_look(self.count, self.rip, clear) {
+                match self.bounds.next_look(self.count, self.rip, self.regs[1], clear) {
                     Some(stop) => self.attention.stop = stop,
                     None => return Exit::Yield,
                 }

@@ -142,7 +142,8 @@ impl Machine {
                     world.landed(at, landing);
                     continue;
                 }
-                self.vcpu.aim(Aim { rip: Some(landing.position.rip), ..Aim::NONE });
+                let Position { rip, rcx, .. } = landing.position;
+                self.vcpu.aim(Aim { rip: Some(rip), rcx: Some(rcx), ..Aim::NONE });
                 wanted.count = at.position.count.saturating_add(1);
             }
             let mut io = Io::new(&mut self.bus, self.clock, world, wanted);

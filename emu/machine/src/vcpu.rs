@@ -41,13 +41,15 @@ pub struct Aim {
     pub steps: u64,
     /// At the first boundary after at least one step where RIP is this.
     pub rip: Option<u64>,
+    /// And where RCX is this too, as in [`Position`]: a loop comes by an address a million times, and mostly counts in RCX.
+    pub rcx: Option<u64>,
 }
 
 impl Aim {
     /// Nowhere.
-    pub const NONE: Self = Self { steps: u64::MAX, rip: None };
+    pub const NONE: Self = Self { steps: u64::MAX, rip: None, rcx: None };
     /// The next boundary.
-    pub const STEP: Self = Self { steps: 1, rip: None };
+    pub const STEP: Self = Self { steps: 1, ..Self::NONE };
 }
 
 /// Values that only the machine or the world can give.

@@ -41,13 +41,21 @@ impl Kernel {
         })
     }
 
-    /// Adds to a command line of `gemel` what this kernel runs with. Its disk is new, and in `folder`.
+    /// Its disk as `--drive` takes it, if it wants one: new, and in `folder`.
+    pub fn drive(&self, folder: &Path) -> Result<Option<String>> {
+        if !self.has_disk {
+            return Ok(None);
+        }
+        let disk = folder.join("disk.raw");
+        File::create(&disk)?.set_len(DISK_SIZE)?;
+        Ok(Some(format!("file={},if=virtio,snapshot=on", disk.display())))
+    }
+
+    /// Adds to a command line of `gemel` what this kernel runs with. Its disk is in `folder`.
     pub fn arguments(&self, command: &mut Command, folder: &Path) -> Result<()> {
         command.args(["--no-reboot", "-m", "64", "--append", &self.append]).arg("--kernel").arg(&self.file);
-        if self.has_disk {
-            let disk = folder.join("disk.raw");
-            File::create(&disk)?.set_len(DISK_SIZE)?;
-            command.arg("--drive").arg(format!("file={},if=virtio,snapshot=on", disk.display()));
+        if let Some(drive) = self.drive(folder)? {
+            command.arg("--drive").arg(drive);
         }
         Ok(())
     }

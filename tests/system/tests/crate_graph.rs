@@ -45,6 +45,21 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("gemel-fuzz", &["gemel-devices", "gemel-interp", "gemel-machine", "gemel-x86"]),
     // Sees the product from outside, as a user does.
     ("gemel-system-tests", &[]),
+    // Hands one run from engine to engine, which takes all of a machine.
+    (
+        "gemel-hop-tests",
+        &[
+            "gemel-system-tests",
+            "gemel-replay",
+            "gemel-log",
+            "gemel-host",
+            "gemel-devices",
+            "gemel-interp",
+            "gemel-kvm",
+            "gemel-machine",
+            "gemel-x86",
+        ],
+    ),
 ];
 
 /// What a crate's tests may use beyond that. Nothing of it reaches a user.

@@ -75,7 +75,7 @@ mod tests {
         let all = Means { single_step: true, breakpoints: true };
         assert_eq!(all.choose(Aim::NONE, false), Choice::Free);
         assert_eq!(all.choose(Aim::STEP, false), Choice::Steps);
-        assert_eq!(all.choose(Aim { steps: 1 << 20, rip: None }, false), Choice::Assistant);
+        assert_eq!(all.choose(Aim { steps: 1 << 20, ..Aim::NONE }, false), Choice::Assistant);
         assert_eq!(Means { single_step: false, ..all }.choose(Aim::STEP, false), Choice::Assistant);
     }
 }

@@ -26,7 +26,7 @@ const KERNELS: &[&str] = &[
 /// One way of running a kernel
 type Role = fn(&str) -> anyhow::Result<Completion>;
 const ROLES: &[(&str, Role)] =
-    &[("interpreted", run::interpreted), ("counted_by_exits", run::counted_by_exits)];
+    &[("interpreted", run::interpreted), ("counted_by_exits", run::counted_by_exits), ("kvm", run::on_kvm)];
 
 fn main() -> ExitCode {
     let mut trials = Vec::new();

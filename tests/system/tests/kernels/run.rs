@@ -7,7 +7,7 @@ use gemel_system_tests::kernel::Kernel;
 use gemel_system_tests::results;
 use libtest_mimic::Completion;
 use serde_json::Value;
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -16,6 +16,15 @@ use std::time::Duration;
 const LIMIT: Duration = Duration::from_secs(120);
 /// A kernel writes 0 to the debug-exit port: twice the value plus one.
 const GUEST_IS_CONTENT: i32 = 1;
+
+/// Exits between two digests.
+const EPOCH: &str = "500";
+/// A model without the TSC: no kernel but one could meet it then.
+const WITHOUT_TSC: &str = "x86-64-v2,-tsc";
+/// How `gemel` says that it cannot do what it was asked to.
+const REFUSED: i32 = 2;
+/// What no kernel does that is recorded on KVM (docs/check.md).
+const UNUSED: &str = "tsc,cpuid,rdrand,rdseed,rdpmc,tzcnt,lzcnt,syscall,int";
 
 /// What a run left
 struct Outcome {
@@ -78,13 +87,85 @@ pub fn interpreted(name: &str) -> Result<Completion> {
     Ok(Completion::Completed)
 }
 
-/// On the interpreter, counting exits as a hypervisor does: with time that repeats, and with the host's.
+/// On the interpreter, counting exits as a hypervisor does: with time that repeats, and with the host's. Replayed by it, and by KVM
+/// where there is one that can.
 pub fn counted_by_exits(name: &str) -> Result<Completion> {
+    // The one that reads the TSC says what the default model offers.
+    let model = if name == "leaks" { "x86-64-v2" } else { WITHOUT_TSC };
+    let not_on_kvm =
+        not_on_kvm(name).or_else(|| (name == "leaks").then(|| "it meets what KVM does not hide".into()));
     for clock in ["free", "paced"] {
         let (kernel, folder) = (Kernel::obtain(name)?, tempfile::tempdir()?);
         let options = ["--accel", "interp", "--reckoning", "exits", "--clock", clock];
+        let options = [&options[..], &["--epoch", EPOCH, "--cpu", model]].concat();
         let recorded = record(&kernel, &options, folder.path())?;
-        replay(&recorded, &[], folder.path())?;
+        replay(&recorded, &["--accel", "interp"], folder.path())?;
+        match &not_on_kvm {
+            None => tell(name, "replayed", &replay(&recorded, &["--accel", "kvm"], folder.path())?),
+            Some(reason) => println!("{name} is not replayed on KVM: {reason}"),
+        }
     }
     Ok(Completion::Completed)
+}
+
+/// On KVM, with what it does not hide asserted to stay unused; replayed by it and by the interpreter.
+pub fn on_kvm(name: &str) -> Result<Completion> {
+    if let Some(reason) = not_on_kvm(name) {
+        return Ok(Completion::ignored_with(reason));
+    }
+    let (kernel, folder) = (Kernel::obtain(name)?, tempfile::tempdir()?);
+    if name == "leaks" {
+        return refused(&kernel, folder.path()).map(|()| Completion::Completed);
+    }
+    let options = ["--accel", "kvm", "--stays-clear", UNUSED, "--epoch", EPOCH, "--cpu", WITHOUT_TSC];
+    let recorded = record(&kernel, &options, folder.path())?;
+    tell(name, "recorded", &recorded);
+    tell(name, "replayed", &replay(&recorded, &["--accel", "kvm"], folder.path())?);
+    replay(&recorded, &["--accel", "interp"], folder.path())?;
+    Ok(Completion::Completed)
+}
+
+/// A kernel that meets what KVM does not hide is not recorded there, and no log is begun.
+fn refused(kernel: &Kernel, folder: &Path) -> Result<()> {
+    let mut command = gemel("record")?;
+    kernel.arguments(&mut command, folder)?;
+    let log = folder.join("run.gml");
+    command.args(["--accel", "kvm", "-o"]).arg(&log);
+    let finished = Bounded::start(&mut command, LIMIT)?.finish()?;
+    ensure!(
+        finished.status.code() == Some(REFUSED) && finished.stderr.contains("does not hide") && !log.exists(),
+        "not refused: {}\n{}",
+        finished.status,
+        finished.stderr
+    );
+    println!("leaks is refused: {}", finished.stderr.trim_end());
+    Ok(())
+}
+
+/// Why a kernel is not for KVM, or not for this host's.
+fn not_on_kvm(name: &str) -> Option<String> {
+    if let Err(error) = OpenOptions::new().read(true).write(true).open("/dev/kvm") {
+        return Some(format!("/dev/kvm: {error}"));
+    }
+    match name {
+        // SYSCALL there leaves ring 3 in ring 3, INT n is #UD.
+        "longmode:entry=int80" | "longmode:entry=syscall" if Path::new("/sys/module/kvm_pvm").exists() => {
+            Some("this host's software KVM (kvm_pvm) has no system calls from 64-bit ring 3".into())
+        }
+        // A kick in its loop is a boundary that a replay finds again among millions of passes.
+        name if name.starts_with("longmode") && !everything() => {
+            Some("to find again where it was interrupted takes minutes: GEMEL_MATRIX=all".into())
+        }
+        _ => None,
+    }
+}
+
+/// Whether all is to be run that can be.
+fn everything() -> bool {
+    std::env::var("GEMEL_MATRIX").is_ok_and(|value| value == "all")
+}
+
+/// Says how much of a run KVM left to the assistant.
+fn tell(name: &str, what: &str, outcome: &Outcome) {
+    println!("{name} {what} on KVM: {}", outcome.report["kvm"]);
 }

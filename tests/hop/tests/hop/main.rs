@@ -1,0 +1,112 @@
+//! One log, replayed while the vCPU is handed from engine to engine a thousand times and more, and the machine from snapshot to
+//! snapshot: every digest is as recorded.
+//!
+//! Not responsible for what a kernel prints (`gemel-system-tests`, `kernels`).
+
+mod hopper;
+mod recorded;
+
+use anyhow::{Context, Result, bail, ensure};
+use gemel_interp::Interp;
+use gemel_kvm::Kvm;
+use gemel_machine::{CountKind, GuestRam, Machine, Until, Vcpu};
+use gemel_replay::Conclusion;
+use gemel_system_tests::kernel::Kernel;
+use gemel_x86::CpuModel;
+use hopper::{Dice, Hopper, Leave, Side};
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use recorded::{Make, Recorded, describe};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// The least number of times that a run is handed over.
+const HOPS: u64 = 1000;
+/// The least number of snapshots that it goes through.
+const SNAPSHOTS: u64 = 20;
+
+/// Makes an engine without knowing more than the machine does.
+type Maker = fn(&CpuModel, &Arc<GuestRam>) -> Result<Box<dyn Vcpu>>;
+
+fn interpreter(model: &CpuModel, ram: &Arc<GuestRam>) -> Result<Box<dyn Vcpu>> {
+    Ok(Box::new(Interp::new(model.clone(), Arc::clone(ram)).counting(CountKind::Exits)))
+}
+
+fn kvm(model: &CpuModel, ram: &Arc<GuestRam>) -> Result<Box<dyn Vcpu>> {
+    Ok(Box::new(Kvm::new(model.clone(), Arc::clone(ram), interpreter(model, ram)?)?))
+}
+
+/// Records `kernel` on the first kind of engine, and replays it on both in turn. The first is left at counts, the second anywhere.
+fn hop(kernel: &str, seed: u64, [first, second]: [Make<'_>; 2]) -> Result<()> {
+    let recorded = Recorded::new(&Kernel::obtain(kernel)?, first)?;
+    let hops = Arc::new(AtomicU64::new(0));
+    let mut dice = Dice(seed);
+    let mut machine = || -> Result<Machine> {
+        let seed = dice.up_to(u64::MAX);
+        recorded.machine(&|model, ram| {
+            let first = Side { engine: first(model, ram)?, leave: Leave::AtCounts(2) };
+            let second = Side { engine: second(model, ram)?, leave: Leave::Anywhere(30) };
+            Ok(Box::new(Hopper::new([first, second], seed, Arc::clone(&hops))))
+        })
+    };
+    let mut running = machine()?;
+    let mut world = Until::new(recorded.replay()?, None);
+    let mut snapshots = 0;
+    // Twice as many as are asked for, so that chance cannot make them too few.
+    let apart = recorded.exits() / SNAPSHOTS;
+    loop {
+        world.rearm(running.at().position.count + Dice(seed ^ snapshots).up_to(apart));
+        let outcome = running.run(&mut world);
+        if !world.reached() {
+            let conclusion = world.world.conclude(&mut running, outcome).map_err(describe);
+            let (hops, entries) = (hops.load(Relaxed), world.world.entries());
+            let told = format!("{hops} hops, {snapshots} snapshots, {entries} entries of the log");
+            match conclusion.with_context(|| format!("after {told}"))? {
+                Conclusion::Complete { .. } => {}
+                other => bail!("{other:?}"),
+            }
+            println!("{kernel}: {told}, {} exits", running.at().position.count);
+            ensure!(hops >= HOPS && snapshots >= SNAPSHOTS, "only {told}");
+            return Ok(());
+        }
+        let (snapshot, digest) = (running.snapshot()?, running.digest()?);
+        let mut next = machine()?;
+        next.restore(&snapshot)?;
+        ensure!(next.digest()? == digest, "a snapshot restored has another digest");
+        running = next;
+        snapshots += 1;
+    }
+}
+
+/// Why there is no KVM here, if there is none.
+fn without_kvm() -> Option<String> {
+    std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm")
+        .err()
+        .map(|e| format!("/dev/kvm: {e}"))
+}
+
+fn main() -> ExitCode {
+    let trial = |name: &str, kernel: &'static str, first: Maker| {
+        let needs_kvm = name.contains("kvm");
+        Trial::ignorable_test(name, move || {
+            if let Some(reason) = without_kvm().filter(|_| needs_kvm) {
+                return Ok(Completion::ignored_with(reason));
+            }
+            let seed = 1;
+            hop(kernel, seed, [&first, &interpreter])
+                .map(|()| Completion::Completed)
+                .map_err(|error| Failed::from(format!("seed {seed}: {error:#}")))
+        })
+    };
+    let trials = vec![
+        trial("interpreters_longmode", "longmode", interpreter),
+        trial("interpreters_realmode", "realmode", interpreter),
+        trial("kvm_compute", "compute", kvm),
+        trial("kvm_realmode", "realmode", kvm),
+        trial("kvm_protected", "protected", kvm),
+    ];
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
