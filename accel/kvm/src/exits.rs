@@ -12,12 +12,25 @@ use crate::left::{Left, MmioAccess, PortAccess};
 use crate::quirks::Native;
 use crate::run::{Going, Next};
 use gemel_machine::{Attention, CpuIo, EngineError, Exit, Position};
+use gemel_x86::Vector;
 use kvm_bindings::kvm_regs;
 
 /// No exception: what the vector says is of an earlier one.
 const NO_VECTOR: u8 = u8::MAX;
 
 impl Kvm {
+    /// A kick found ring 3 on its way into ring 0: an INT3 has gone on already, and would not come again with its instruction.
+    fn enters_ring_0(&self) -> bool {
+        self.exception_waits() || crate::user::is_past_syscall(&self.guest.view())
+    }
+
+    /// KVM has an exception that it did not deliver yet. Of a breakpoint it says the number and no more; that the number is not of an
+    /// earlier one follows from where those lead: to the assistant, from which the state comes back without.
+    fn exception_waits(&self) -> bool {
+        let exception = &self.guest.events.exception;
+        exception.injected != 0 || exception.pending != 0 || exception.nr == Vector::Breakpoint as u8
+    }
+
     /// Does what the guest left for.
     pub(crate) fn handle(
         &mut self,
@@ -43,9 +56,10 @@ impl Kvm {
             }
             Left::Shutdown | Left::Interrupted
                 if self.quirks.native == Native::User64
-                    && (left == Left::Shutdown || crate::user::is_past_syscall(&self.guest.view())) =>
+                    && (left == Left::Shutdown || self.enters_ring_0()) =>
             {
-                let vector = if left == Left::Shutdown { self.guest.events.exception.nr } else { NO_VECTOR };
+                let known = left == Left::Shutdown || self.exception_waits();
+                let vector = if known { self.guest.events.exception.nr } else { NO_VECTOR };
                 let at = crate::user::exception(&self.guest.view(), vector);
                 self.guest.regs = at.regs;
                 let mut state = self.state()?;

@@ -17,6 +17,7 @@ use crate::{cpuid, ioctl, msr_filter, user};
 use gemel_machine::GuestRam;
 use gemel_machine::ram::PAGE_SIZE;
 use gemel_x86::control::{CR0_PG, CR4_PAE, CR4_PGE, EFER_LMA};
+use gemel_x86::flags::RF;
 use gemel_x86::{CpuModel, CpuState};
 use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
 use kvm_bindings::{KVM_API_VERSION, kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcr, kvm_xcrs};
@@ -135,6 +136,10 @@ impl Guest {
     fn read_shared(&mut self) {
         let shared = self.vcpu.sync_regs();
         (self.regs, self.sregs, self.events) = (shared.regs, shared.sregs, shared.events);
+        if self.quirks.native == Native::User64 {
+            // The CPU's own fault on a shadow page table sets it, and the guest had none: with RF set it does not come here (`run`).
+            self.regs.rflags &= !RF;
+        }
     }
 
     /// Answers the port read that the guest left for.

@@ -9,7 +9,7 @@ use crate::quirks::Native;
 use gemel_machine::{Attention, CpuIo, EngineError, Exit};
 use gemel_x86::CpuState;
 use gemel_x86::control::{CR0_EM, CR0_TS, EFER_LMA};
-use gemel_x86::flags::{IF, IOPL, TF};
+use gemel_x86::flags::{IF, IOPL, RF, TF};
 use gemel_x86::segment::{CS, attr};
 
 /// Where a run stands.
@@ -76,7 +76,9 @@ impl Kvm {
         let state = self.assistant.save()?;
         let waits = want.nmi
             || (want.interrupt && (!self.quirks.exact_window || self.quirks.native == Native::User64));
-        if state.halted || state.pending_debug != 0 || state.shadow != 0 || waits {
+        // What a software KVM says of RF is not the guest's own.
+        let resumes = state.rflags & RF != 0 && self.quirks.native == Native::User64;
+        if state.halted || state.pending_debug != 0 || state.shadow != 0 || resumes || waits {
             return self.assist(Assist::Delivery, self.stretch, io);
         }
         if !self.is_native(&state) {

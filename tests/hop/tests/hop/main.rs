@@ -105,6 +105,7 @@ fn main() -> ExitCode {
         trial("interpreters_longmode", "longmode", interpreter),
         trial("interpreters_realmode", "realmode", interpreter),
         trial("kvm_compute", "compute", kvm),
+        trial("kvm_longmode", "longmode", kvm),
         trial("kvm_realmode", "realmode", kvm),
         trial("kvm_protected", "protected", kvm),
     ];

@@ -152,17 +152,8 @@ fn not_on_kvm(name: &str) -> Option<String> {
         "longmode:entry=int80" | "longmode:entry=syscall" if Path::new("/sys/module/kvm_pvm").exists() => {
             Some("this host's software KVM (kvm_pvm) has no system calls from 64-bit ring 3".into())
         }
-        // A kick in its loop is a boundary that a replay finds again among millions of passes.
-        name if name.starts_with("longmode") && !everything() => {
-            Some("to find again where it was interrupted takes minutes: GEMEL_MATRIX=all".into())
-        }
         _ => None,
     }
-}
-
-/// Whether all is to be run that can be.
-fn everything() -> bool {
-    std::env::var("GEMEL_MATRIX").is_ok_and(|value| value == "all")
 }
 
 /// Says how much of a run KVM left to the assistant.
