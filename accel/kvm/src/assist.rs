@@ -9,7 +9,7 @@ use crate::engine::{Home, Kvm};
 use crate::error::KvmError;
 use crate::figures::Assist;
 use crate::run::{Going, Next};
-use gemel_machine::{Aim, Attention, CpuIo, EngineError, Exit, Position, Query};
+use gemel_machine::{Aim, Attention, CpuIo, EngineError, Exit, Position, forward_to_io};
 use gemel_x86::{CpuState, msr};
 use kvm_bindings::kvm_regs;
 
@@ -131,70 +131,35 @@ struct Bounded<'a> {
 }
 
 impl Bounded<'_> {
-    fn bounded(&self, want: Attention) -> Attention {
+    fn bound(&self, want: Attention) -> Attention {
         match self.vector {
             Some(_) => Attention { stop: u64::MAX, interrupt: true, nmi: false },
             None => Attention { stop: want.stop.min(self.stop), ..want },
         }
     }
-
-    fn both<T>(&self, (value, want): (T, Attention)) -> (T, Attention) {
-        (value, self.bounded(want))
-    }
 }
 
 impl CpuIo for Bounded<'_> {
-    fn attention(&mut self, at: Position) -> Attention {
-        let want = self.io.attention(at);
-        self.bounded(want)
-    }
-    fn port_read(&mut self, at: Position, port: u16, size: u8) -> (u32, Attention) {
-        let answer = self.io.port_read(at, port, size);
-        self.both(answer)
-    }
-    fn port_write(&mut self, at: Position, port: u16, size: u8, value: u32) -> Attention {
-        let want = self.io.port_write(at, port, size, value);
-        self.bounded(want)
-    }
-    fn mmio_read(&mut self, at: Position, address: u64, size: u8) -> (u64, Attention) {
-        let answer = self.io.mmio_read(at, address, size);
-        self.both(answer)
-    }
-    fn mmio_write(&mut self, at: Position, address: u64, size: u8, value: u64) -> Attention {
-        let want = self.io.mmio_write(at, address, size, value);
-        self.bounded(want)
-    }
-    fn msr_read(&mut self, at: Position, number: u32) -> (Option<u64>, Attention) {
-        let answer = self.io.msr_read(at, number);
-        self.both(answer)
-    }
-    fn msr_write(&mut self, at: Position, number: u32, value: u64) -> (Option<()>, Attention) {
-        let answer = self.io.msr_write(at, number, value);
-        self.both(answer)
-    }
-    fn cr8_read(&mut self, at: Position) -> u8 {
-        self.io.cr8_read(at)
-    }
-    fn cr8_write(&mut self, at: Position, value: u8) -> Attention {
-        let want = self.io.cr8_write(at, value);
-        self.bounded(want)
-    }
     fn acknowledge_irq(&mut self, at: Position) -> (u8, Attention) {
-        let answer = match self.vector.take() {
+        let (vector, want) = match self.vector.take() {
             Some(vector) => (vector, self.io.attention(at)),
             None => self.io.acknowledge_irq(at),
         };
-        self.both(answer)
+        (vector, self.bound(want))
     }
-    fn acknowledge_nmi(&mut self, at: Position) -> Attention {
-        let want = self.io.acknowledge_nmi(at);
-        self.bounded(want)
-    }
-    fn float_error(&mut self, at: Position, waits: bool) -> (bool, Attention) {
-        let answer = self.io.float_error(at, waits);
-        self.both(answer)
-    }
-    fn query(&mut self, at: Position, query: Query) -> u64 {
-        self.io.query(at, query)
-    }
+
+    forward_to_io!(
+        attention,
+        port_read,
+        port_write,
+        mmio_read,
+        mmio_write,
+        msr_read,
+        msr_write,
+        cr8_read,
+        cr8_write,
+        acknowledge_nmi,
+        float_error,
+        query
+    );
 }

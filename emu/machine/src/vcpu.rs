@@ -96,6 +96,47 @@ pub trait CpuIo {
     fn query(&mut self, at: Position, query: Query) -> u64;
 }
 
+/// Inside `impl CpuIo for Wrapper`: hands the named calls on to the field `io`, and what the machine wants through the method
+/// `bound(&mut self, Attention) -> Attention`. A wrapper writes out what else it changes and names the rest, so that a call with a
+/// default, like [`CpuIo::float_error`], is not lost on the way.
+#[macro_export]
+macro_rules! forward_to_io {
+    ($($call:ident),* $(,)?) => { $($crate::forward_to_io!(@ $call);)* };
+    (@ attention) => { $crate::forward_to_io!(% attention()); };
+    (@ port_read) => { $crate::forward_to_io!(% port_read(port: u16, size: u8) -> u32); };
+    (@ port_write) => { $crate::forward_to_io!(% port_write(port: u16, size: u8, value: u32)); };
+    (@ mmio_read) => { $crate::forward_to_io!(% mmio_read(address: u64, size: u8) -> u64); };
+    (@ mmio_write) => { $crate::forward_to_io!(% mmio_write(address: u64, size: u8, value: u64)); };
+    (@ msr_read) => { $crate::forward_to_io!(% msr_read(number: u32) -> Option<u64>); };
+    (@ msr_write) => { $crate::forward_to_io!(% msr_write(number: u32, value: u64) -> Option<()>); };
+    (@ cr8_write) => { $crate::forward_to_io!(% cr8_write(value: u8)); };
+    (@ acknowledge_irq) => { $crate::forward_to_io!(% acknowledge_irq() -> u8); };
+    (@ acknowledge_nmi) => { $crate::forward_to_io!(% acknowledge_nmi()); };
+    (@ float_error) => { $crate::forward_to_io!(% float_error(waits: bool) -> bool); };
+    (@ cr8_read) => {
+        fn cr8_read(&mut self, at: $crate::Position) -> u8 {
+            self.io.cr8_read(at)
+        }
+    };
+    (@ query) => {
+        fn query(&mut self, at: $crate::Position, query: $crate::Query) -> u64 {
+            self.io.query(at, query)
+        }
+    };
+    (% $call:ident($($name:ident: $type:ty),*)) => {
+        fn $call(&mut self, at: $crate::Position, $($name: $type),*) -> $crate::Attention {
+            let attention = self.io.$call(at, $($name),*);
+            self.bound(attention)
+        }
+    };
+    (% $call:ident($($name:ident: $type:ty),*) -> $answer:ty) => {
+        fn $call(&mut self, at: $crate::Position, $($name: $type),*) -> ($answer, $crate::Attention) {
+            let (answer, attention) = self.io.$call(at, $($name),*);
+            (answer, self.bound(attention))
+        }
+    };
+}
+
 /// Trouble of an engine with its host. What a guest does wrong is never one.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {

@@ -2,7 +2,7 @@
 //!
 //! Not responsible for what the engines are, nor for the machine around them.
 
-use gemel_machine::{Aim, Attention, CpuIo, EngineError, Exit, Position, Query, Vcpu};
+use gemel_machine::{Aim, Attention, CpuIo, EngineError, Exit, Position, Vcpu, forward_to_io};
 use gemel_x86::CpuState;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -126,68 +126,21 @@ impl Bounded<'_> {
 }
 
 impl CpuIo for Bounded<'_> {
-    fn attention(&mut self, at: Position) -> Attention {
-        let attention = self.io.attention(at);
-        self.bound(attention)
-    }
-
-    fn port_read(&mut self, at: Position, port: u16, size: u8) -> (u32, Attention) {
-        let (value, attention) = self.io.port_read(at, port, size);
-        (value, self.bound(attention))
-    }
-
-    fn port_write(&mut self, at: Position, port: u16, size: u8, value: u32) -> Attention {
-        let attention = self.io.port_write(at, port, size, value);
-        self.bound(attention)
-    }
-
-    fn mmio_read(&mut self, at: Position, address: u64, size: u8) -> (u64, Attention) {
-        let (value, attention) = self.io.mmio_read(at, address, size);
-        (value, self.bound(attention))
-    }
-
-    fn mmio_write(&mut self, at: Position, address: u64, size: u8, value: u64) -> Attention {
-        let attention = self.io.mmio_write(at, address, size, value);
-        self.bound(attention)
-    }
-
-    fn msr_read(&mut self, at: Position, msr: u32) -> (Option<u64>, Attention) {
-        let (value, attention) = self.io.msr_read(at, msr);
-        (value, self.bound(attention))
-    }
-
-    fn msr_write(&mut self, at: Position, msr: u32, value: u64) -> (Option<()>, Attention) {
-        let (done, attention) = self.io.msr_write(at, msr, value);
-        (done, self.bound(attention))
-    }
-
-    fn cr8_read(&mut self, at: Position) -> u8 {
-        self.io.cr8_read(at)
-    }
-
-    fn cr8_write(&mut self, at: Position, value: u8) -> Attention {
-        let attention = self.io.cr8_write(at, value);
-        self.bound(attention)
-    }
-
-    fn acknowledge_irq(&mut self, at: Position) -> (u8, Attention) {
-        let (vector, attention) = self.io.acknowledge_irq(at);
-        (vector, self.bound(attention))
-    }
-
-    fn acknowledge_nmi(&mut self, at: Position) -> Attention {
-        let attention = self.io.acknowledge_nmi(at);
-        self.bound(attention)
-    }
-
-    fn float_error(&mut self, at: Position, waits: bool) -> (bool, Attention) {
-        let (ignored, attention) = self.io.float_error(at, waits);
-        (ignored, self.bound(attention))
-    }
-
-    fn query(&mut self, at: Position, query: Query) -> u64 {
-        self.io.query(at, query)
-    }
+    forward_to_io!(
+        attention,
+        port_read,
+        port_write,
+        mmio_read,
+        mmio_write,
+        msr_read,
+        msr_write,
+        cr8_read,
+        cr8_write,
+        acknowledge_irq,
+        acknowledge_nmi,
+        float_error,
+        query
+    );
 }
 
 /// Numbers for tests: splitmix64
