@@ -9,8 +9,7 @@
 //! of each instruction.
 
 use crate::left::{MmioAccess, PortAccess};
-use crate::walk;
-use gemel_machine::GuestRam;
+use gemel_machine::{GuestRam, Paging};
 use gemel_x86::control::EFER_LMA;
 use gemel_x86::flags::{DF, VM};
 use iced_x86::{
@@ -54,10 +53,26 @@ impl View<'_> {
         if self.long() { offset } else { segment.base.wrapping_add(offset) & 0xffff_ffff }
     }
 
+    fn paging(&self) -> Paging {
+        let s = self.sregs;
+        // The guest has just used these addresses, so what it loaded is still what memory says.
+        Paging { cr0: s.cr0, cr3: s.cr3, cr4: s.cr4, efer: s.efer, pdpte: None }
+    }
+
+    /// Where a linear address lies, or `None` where nothing is mapped.
+    pub(crate) fn physical(&self, linear: u64) -> Option<u64> {
+        self.paging().physical(self.ram, linear)
+    }
+
+    /// Copies bytes at a linear address out, as far as they are mapped to RAM. Returns how many.
+    pub(crate) fn read(&self, linear: u64, out: &mut [u8]) -> usize {
+        self.paging().read(self.ram, linear, out)
+    }
+
     /// The instruction at an address, if its bytes are there and decode.
     pub(crate) fn decode(&self, rip: u64) -> Option<Instruction> {
         let mut bytes = [0; LONGEST as usize];
-        let n = walk::read(self.ram, self.sregs, self.linear(&self.sregs.cs, rip), &mut bytes);
+        let n = self.read(self.linear(&self.sregs.cs, rip), &mut bytes);
         let mut decoder = Decoder::with_ip(self.bits(), &bytes[..n], rip, DecoderOptions::NONE);
         let instruction = decoder.decode();
         (!instruction.is_invalid()).then_some(instruction)
@@ -100,7 +115,7 @@ impl View<'_> {
     fn operand(&self, instruction: &Instruction, operand: u32, regs: &kvm_regs) -> Option<u64> {
         let address = instruction.virtual_address(operand, 0, |r, _, _| self.register(r, regs))?;
         let linear = if self.long() { address } else { address & 0xffff_ffff };
-        walk::physical(self.ram, self.sregs, linear)
+        self.physical(linear)
     }
 
     /// The registers before one iteration of a string instruction that KVM has made, and the boundary at which it then is.
@@ -211,7 +226,7 @@ impl View<'_> {
         }
         let regs =
             kvm_regs { rip: i.ip(), rsp: self.regs.rsp.wrapping_add(u64::from(access.len)), ..*self.regs };
-        let here = walk::physical(self.ram, self.sregs, self.regs.rsp)?;
+        let here = self.physical(self.regs.rsp)?;
         (here == access.address).then_some(Before { regs, plain: false })
     }
 }

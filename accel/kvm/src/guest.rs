@@ -12,7 +12,6 @@ use crate::memory::Memory;
 use crate::quirks::{Native, Quirks};
 use crate::state::extended::Layout;
 use crate::state::{debug, events, extended, msrs, registers, system};
-use crate::walk;
 use crate::{cpuid, ioctl, msr_filter, user};
 use gemel_machine::GuestRam;
 use gemel_machine::ram::PAGE_SIZE;
@@ -268,8 +267,7 @@ impl Guest {
         for (segment, offset) in [(&self.sregs.es, self.regs.rdi), (&self.sregs.ss, self.regs.rsp)] {
             for neighbour in [0x1000u64.wrapping_neg(), 0, 0x1000] {
                 let linear = segment.base.wrapping_add(offset).wrapping_add(neighbour);
-                let physical = walk::physical(&self.ram, &self.sregs, linear);
-                pages.extend(physical.map(|address| address & !0xfff));
+                pages.extend(self.view().physical(linear).map(|address| address & !0xfff));
             }
         }
         let content = |address| {

@@ -25,7 +25,6 @@ mod quirks;
 mod run;
 mod state;
 mod user;
-mod walk;
 
 pub use engine::Kvm;
 pub use error::KvmError;

@@ -7,7 +7,6 @@
 //! executes it again and goes where it leads. Interrupts are never KVM's to deliver here.
 
 use crate::before::View;
-use crate::walk;
 use gemel_x86::CpuState;
 use gemel_x86::control::{DR6_BS, EFER_SCE};
 use gemel_x86::flags::TF;
@@ -55,5 +54,5 @@ pub(crate) fn is_past_syscall(view: &View<'_>) -> bool {
     }
     let mut bytes = [0; SYSCALL.len()];
     let at = view.regs.rcx.wrapping_sub(SYSCALL.len() as u64);
-    walk::read(view.ram, view.sregs, at, &mut bytes) == bytes.len() && bytes == SYSCALL
+    view.read(at, &mut bytes) == bytes.len() && bytes == SYSCALL
 }

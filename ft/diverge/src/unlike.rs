@@ -3,7 +3,7 @@
 //! Not responsible for: knowing it (an [`Excuse`] does). An excused difference is one all the same: the runs part there.
 
 use crate::linear;
-use gemel_machine::GuestRam;
+use gemel_machine::{GuestRam, Paging};
 use gemel_x86::CpuState;
 
 /// One step from equal states to unequal ones.
@@ -26,7 +26,7 @@ impl Step<'_> {
 
     /// The guest physical address of a linear one; `None` where nothing is mapped.
     pub fn physical(&self, linear: u64) -> Option<u64> {
-        linear::physical(self.ram, self.before, linear)
+        Paging::of(self.before).physical(self.ram, linear)
     }
 }
 

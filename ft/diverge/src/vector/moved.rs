@@ -4,7 +4,7 @@
 //! Not responsible for: values (`vector`).
 
 use crate::linear;
-use gemel_machine::GuestRam;
+use gemel_machine::{GuestRam, Paging};
 use gemel_x86::CpuState;
 use gemel_x86::segment::{CS, DS, ES, FS, GS, SS, attr};
 use iced_x86::{
@@ -340,10 +340,10 @@ impl Moved {
         if !inside(DATA, 2) && !inside(STACK, 1) {
             return Err("the instruction's places in memory lie too far apart");
         }
-        let first = target & !63;
+        let (first, paging) = (target & !63, Paging::of(state));
         for line in (first..end).step_by(64) {
             let there = (linear & !63).wrapping_add(line - first);
-            let physical = linear::physical(ram, state, there);
+            let physical = paging.physical(ram, there);
             let physical = physical.filter(|at| ram.page_at(*at).is_some()).ok_or("its memory is not RAM")?;
             if !self.lines.contains(&(line, physical)) {
                 self.lines.push((line, physical));
