@@ -10,6 +10,10 @@ use crate::quirks::Quirks;
 use gemel_machine::{Aim, CpuIo, EngineError, Exit, GuestRam, Position, Vcpu};
 use gemel_x86::{CpuModel, CpuState};
 use std::sync::Arc;
+use std::time::Duration;
+
+/// From one kick to the next: each costs a guest that computes some 50 us on a software KVM, and a timer of the board waits for at most this.
+const KICKS: Duration = Duration::from_millis(2);
 
 /// Who has the state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,7 +74,7 @@ impl Kvm {
             shut_down: false,
             aim: Aim::NONE,
             quirks,
-            kick: Kick::new(),
+            kick: Kick::every(KICKS),
             yielded_at: None,
             figures: Arc::new(Figures::default()),
             stretch: quirks.stretch,

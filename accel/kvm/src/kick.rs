@@ -1,5 +1,5 @@
 #![allow(unsafe_code)] // a timer and a signal handler of the kernel's own kind
-//! Kicks: a signal to the vCPU's thread every two milliseconds, so that a guest that computes without exits comes back.
+//! Kicks: a signal to the vCPU's thread now and then, so that a guest that computes without exits comes back.
 //!
 //! Not responsible for: what is done about one (`run`). No other thread sees the signal: the timer names the thread.
 
@@ -9,9 +9,7 @@ use std::mem::{MaybeUninit, zeroed};
 use std::ptr::null_mut;
 use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
-/// How often: each costs a guest that computes some 50 us on a software KVM, and a timer of the board waits for at most this.
-const PERIOD_NS: i64 = 2_000_000;
+use std::time::Duration;
 
 /// Kicks to any vCPU thread of the process. One that was meant for another brings a run back early, of which nobody can tell.
 static TICKS: AtomicU64 = AtomicU64::new(0);
@@ -21,7 +19,7 @@ extern "C" fn note(_: libc::c_int) {
 }
 
 /// The signal: a real-time one that neither Rust nor the terminal uses.
-fn signal() -> libc::c_int {
+pub(crate) fn signal() -> libc::c_int {
     libc::SIGRTMIN() + 3
 }
 
@@ -29,6 +27,7 @@ fn signal() -> libc::c_int {
 pub(crate) struct Kick {
     /// The timer and the thread that it kicks.
     timer: Option<(libc::timer_t, libc::pid_t)>,
+    period: Duration,
     seen: u64,
 }
 
@@ -36,8 +35,9 @@ pub(crate) struct Kick {
 unsafe impl Send for Kick {}
 
 impl Kick {
-    pub(crate) fn new() -> Self {
-        Self { timer: None, seen: 0 }
+    /// Not more than a second from one to the next.
+    pub(crate) const fn every(period: Duration) -> Self {
+        Self { timer: None, period, seen: 0 }
     }
 
     /// A run begins on this thread.
@@ -50,14 +50,14 @@ impl Kick {
         if self.timer.is_none() {
             self.timer = Some((create(thread)?, thread));
         }
-        self.set(PERIOD_NS);
+        self.set(self.period);
         self.forget();
         Ok(())
     }
 
     /// The run is over.
     pub(crate) fn end(&self) {
-        self.set(0);
+        self.set(Duration::ZERO);
     }
 
     /// Kicks since `begin` or `forget`.
@@ -70,9 +70,9 @@ impl Kick {
         self.seen = TICKS.load(Relaxed);
     }
 
-    fn set(&self, period: i64) {
+    fn set(&self, period: Duration) {
         let Some((timer, _)) = self.timer else { return };
-        let period = libc::timespec { tv_sec: 0, tv_nsec: period };
+        let period = libc::timespec { tv_sec: 0, tv_nsec: period.subsec_nanos().into() };
         let times = libc::itimerspec { it_interval: period, it_value: period };
         // SAFETY: a timer that `create` made, and times that outlive the call. It cannot fail for such.
         unsafe { libc::timer_settime(timer, 0, &times, null_mut()) };

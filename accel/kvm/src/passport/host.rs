@@ -3,6 +3,7 @@
 //! Not responsible for: what guests find (the probes).
 
 use super::facts::{Access, Cpu, Virtualization};
+use crate::placement::family_and_model;
 use gemel_x86::Feature;
 use kvm_ioctls::Kvm;
 use std::arch::x86_64::{__cpuid, __cpuid_count};
@@ -18,9 +19,7 @@ const API: i32 = 12;
 pub fn cpu() -> Cpu {
     let [_, b, c, d] = leaf(0, 0);
     let [signature, _, features, _] = leaf(1, 0);
-    let family =
-        (signature >> 8 & 0xf) + if signature >> 8 & 0xf == 0xf { signature >> 20 & 0xff } else { 0 };
-    let model = signature >> 4 & 0xf | (signature >> 16 & 0xf) << 4;
+    let (family, model) = family_and_model(signature);
     let brand: Vec<_> = (0x8000_0002..=0x8000_0004).flat_map(|n| leaf(n, 0)).collect();
     let svm = leaf(0x8000_0001, 0)[2] & 1 << 2 != 0;
     let offered = Feature::all().iter_names().filter(|(_, feature)| is_there(*feature));

@@ -95,7 +95,6 @@ fn findings(bench: &Bench, access: &Access) -> Findings {
         Access::Usable { modules, .. } => modules.as_slice(),
         _ => &[],
     };
-    let cpu = host::cpu();
     Findings {
         modes: Mode::ALL.map(|mode| (mode, mode_findings(bench, mode))).into(),
         syscall: instructions::syscall(bench).into(),
@@ -103,7 +102,7 @@ fn findings(bench: &Bench, access: &Access) -> Findings {
         tsc: tsc::measure(bench),
         tables: walks::measure(bench, modules),
         dirty_log: walks::dirty_log(bench).into(),
-        counter: counter::measure(bench, &cpu.vendor, cpu.signature).into(),
+        counter: counter::measure(bench).into(),
         exits: costs::measure(bench),
     }
 }

@@ -104,7 +104,7 @@ impl BranchEvent {
 }
 
 /// SDM 2A CPUID, "Version Information": leaf 1 EAX.
-fn family_and_model(eax: u32) -> (u32, u32) {
+pub(crate) fn family_and_model(eax: u32) -> (u32, u32) {
     let base = eax >> 8 & 15;
     let family = if base == 15 { base + (eax >> 20 & 0xff) } else { base };
     let model = eax >> 4 & 15 | if matches!(base, 6 | 15) { eax >> 12 & 0xf0 } else { 0 };

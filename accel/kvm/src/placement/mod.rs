@@ -33,6 +33,7 @@ pub use branches::ByBranches;
 pub use breakpoint::ByBreakpoint;
 pub use choice::{Choice, Means};
 pub use counter::Counter;
+pub(crate) use event::family_and_model;
 pub use event::{BranchEvent, Unsuitable};
 pub use perf::PerfCounter;
 pub use skid::Skid;
