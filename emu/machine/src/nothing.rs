@@ -1,14 +1,18 @@
-//! An outside with nothing in it, for an engine that runs by itself: single instructions compared with a CPU.
+//! An outside with nothing in it: for an engine that runs by itself, as when single instructions are compared with a CPU, and for a
+//! machine into which nothing comes.
 //!
-//! Not responsible for: machines; theirs is `machine`.
+//! Not responsible for: a world behind which there is another (`until` ends one at a count).
 
-use crate::position::Position;
+use crate::digest::Digest;
+use crate::position::{Position, VirtTime};
 use crate::vcpu::{Attention, CpuIo, Query};
+use crate::world::{At, Input, Output, Stop, StopAt, World};
 
-/// Ports and addresses read as all ones, MSRs are not there, the TSC stands, nothing interrupts.
+/// Ports and addresses read as all ones, MSRs are not there, the TSC stands, nothing interrupts. As a world it has no input and no
+/// answer, and idle time passes at once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Nothing {
-    /// The count at which the engine stops.
+    /// The count at which the engine stops, and the run ends.
     pub stop: u64,
 }
 
@@ -48,5 +52,27 @@ impl CpuIo for Nothing {
     }
     fn query(&mut self, _: Position, _: Query) -> u64 {
         0
+    }
+}
+
+impl World for Nothing {
+    fn next_stop(&mut self, _: At) -> StopAt {
+        StopAt { count: self.stop, ..StopAt::NEVER }
+    }
+    fn poll(&mut self, at: At) -> Result<Option<Input>, Stop> {
+        if at.position.count >= self.stop { Err(Stop::Quit) } else { Ok(None) }
+    }
+    fn idle(&mut self, _: At, until: VirtTime) -> Result<VirtTime, Stop> {
+        Ok(until)
+    }
+    fn answer(&mut self, _: At, _: Query) -> Result<u64, Stop> {
+        Err(Stop::EndOfLog)
+    }
+    fn emit(&mut self, _: At, _: Output) {}
+    fn digest_due(&self, _: At) -> bool {
+        false
+    }
+    fn digest(&mut self, _: At, _: Digest) -> Result<(), Stop> {
+        Ok(())
     }
 }

@@ -3,7 +3,7 @@
 //! Not responsible for: what it finds in engines with faults (`ft/diverge/tests`).
 
 use super::pair::{Process, alphabet, start_with, wait_until};
-use super::{SPIN, edit, figures, gemel, kernel};
+use super::{SPIN, edit, figures, gemel, record_spin};
 use gemel_log::Body;
 use serde_json::Value;
 use std::fs::{self, File};
@@ -65,16 +65,6 @@ fn a_survivor_is_judged_on() {
     assert!(number(&check_end(at)["left_out"]) > 20_000_000);
 }
 
-/// A guest that spins, recorded for 5,500 instructions.
-fn record(folder: &Path) {
-    fs::write(folder.join("kernel"), kernel(SPIN)).unwrap();
-    let made = gemel(
-        folder,
-        "record -o run.gml --kernel kernel --serial null --clock free --epoch 1000 --stop-after 5500 -m 8",
-    );
-    assert!(made.status.success(), "{made:?}");
-}
-
 /// A log that is held as if its writer were there.
 fn held(folder: &Path, content: &[u8]) -> File {
     let mut log = File::create(folder.join("live.gml")).unwrap();
@@ -87,7 +77,7 @@ fn held(folder: &Path, content: &[u8]) -> File {
 fn a_difference_in_what_is_still_written_is_found_and_told_only_if_asked() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
-    record(at);
+    record_spin(at);
     edit(at, "run.gml", "wrong.gml", |entry| {
         if let (3000, Body::Digest(digest)) = (entry.at.position.count, &mut entry.body) {
             digest.ram ^= 1 << 40;
@@ -119,7 +109,7 @@ fn a_difference_in_what_is_still_written_is_found_and_told_only_if_asked() {
 fn a_checker_that_is_behind_says_so_and_leaves_epochs_out() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
-    record(at);
+    record_spin(at);
     let log = held(at, &fs::read(at.join("run.gml")).unwrap());
     let mut checker = Process::start(at, "checker live.gml --json --max-lag 1");
     wait_until("five epochs", || verdicts(at).len() >= 5);
@@ -136,7 +126,7 @@ fn a_checker_that_is_behind_says_so_and_leaves_epochs_out() {
 fn a_log_that_nobody_writes_is_judged_to_its_end() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
-    record(at);
+    record_spin(at);
     for (options, compared) in [("", 5500), ("--every 3", 2000), ("--every idle", 5500)] {
         let output = gemel(at, &format!("checker run.gml --json {options}"));
         let said = String::from_utf8_lossy(&output.stdout);

@@ -2,27 +2,16 @@
 //!
 //! Not responsible for: engines with faults (`ft/diverge/tests`).
 
-use super::{SPIN, edit, figures, gemel, kernel};
+use super::{edit, figures, record_spin};
 use gemel_log::{Body, Entry};
 use gemel_machine::Input;
 use std::fs;
-use std::path::Path;
-
-/// A guest that spins, recorded for 5,500 instructions.
-fn record(folder: &Path) {
-    fs::write(folder.join("kernel"), kernel(SPIN)).unwrap();
-    let made = gemel(
-        folder,
-        "record -o run.gml --kernel kernel --serial null --clock free --epoch 1000 --stop-after 5500 -m 8",
-    );
-    assert!(made.status.success(), "{made:?}");
-}
 
 #[test]
 fn a_good_log_is_found_good_whatever_the_interval() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
-    record(at);
+    record_spin(at);
     for (options, compared) in [("", 5500), ("--interval 700", 5500), ("--interval 1000 --sample 3", 2000)] {
         let (status, verdict) = figures(at, &format!("verify run.gml {options}"));
         assert_eq!((status, verdict["exit"].as_str()), (Some(0), Some("log-end")), "{verdict}");
@@ -40,7 +29,7 @@ fn a_good_log_is_found_good_whatever_the_interval() {
 fn a_log_with_a_wrong_digest_is_what_is_wrong() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
-    record(at);
+    record_spin(at);
     edit(at, "run.gml", "other.gml", |entry| {
         if let (3000, Body::Digest(digest)) = (entry.at.position.count, &mut entry.body) {
             digest.cpu ^= 1;
@@ -56,7 +45,7 @@ fn a_log_with_a_wrong_digest_is_what_is_wrong() {
 fn two_runs_part_where_only_one_got_a_byte() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
-    record(at);
+    record_spin(at);
     edit(at, "run.gml", "other.gml", |entry| {
         let mut entries = vec![entry.clone()];
         if entry.at.position.count == 3000 {

@@ -44,6 +44,16 @@ fn kernel(code: &[u8]) -> Vec<u8> {
 /// jmp $
 const SPIN: &[u8] = &[0xeb, 0xfe];
 
+/// A guest that spins, recorded for 5,500 instructions.
+fn record_spin(folder: &Path) {
+    std::fs::write(folder.join("kernel"), kernel(SPIN)).unwrap();
+    let made = gemel(
+        folder,
+        "record -o run.gml --kernel kernel --serial null --clock free --epoch 1000 --stop-after 5500 -m 8",
+    );
+    assert!(made.status.success(), "{made:?}");
+}
+
 /// Runs with `--json` and gives the exit code and the figures.
 fn figures(folder: &Path, arguments: &str) -> (Option<i32>, Value) {
     let output = gemel(folder, &format!("{arguments} --json"));

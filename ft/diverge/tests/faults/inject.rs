@@ -10,7 +10,7 @@ use gemel_diverge::{Finding, Found, Subject};
 use gemel_isa_tests::claim;
 use gemel_isa_tests::interpreted::Interpreted;
 use gemel_log::{Body, Entry, LogReader};
-use gemel_machine::{At, Digest, Input, Machine, Output, Query, Stop, StopAt, Until, VirtTime, World};
+use gemel_machine::{At, Input, Machine, Nothing, Until};
 use gemel_replay::{LogSource, NoDisks, NoOutput, Replay, ReplayDisks};
 use gemel_x86::CpuModel;
 use iced_x86::Mnemonic;
@@ -278,33 +278,8 @@ fn boundary(log: &[u8], count: u64, one_more: bool) -> Option<At> {
     let _ = machine.run(&mut world);
     if one_more {
         // Ends with an error in any case.
-        let _ = machine.run(&mut Silence(count + 1));
+        let _ = machine.run(&mut Nothing { stop: count + 1 });
     }
     let at = machine.at();
     (at.position.count == count + u64::from(one_more)).then_some(at)
-}
-
-/// Nothing comes in, and nothing is answered, up to a count.
-struct Silence(u64);
-
-impl World for Silence {
-    fn next_stop(&mut self, _at: At) -> StopAt {
-        StopAt { count: self.0, ..StopAt::NEVER }
-    }
-    fn poll(&mut self, at: At) -> Result<Option<Input>, Stop> {
-        if at.position.count >= self.0 { Err(Stop::Quit) } else { Ok(None) }
-    }
-    fn idle(&mut self, _at: At, until: VirtTime) -> Result<VirtTime, Stop> {
-        Ok(until)
-    }
-    fn answer(&mut self, _at: At, _query: Query) -> Result<u64, Stop> {
-        Err(Stop::EndOfLog)
-    }
-    fn emit(&mut self, _at: At, _output: Output) {}
-    fn digest_due(&self, _at: At) -> bool {
-        false
-    }
-    fn digest(&mut self, _at: At, _digest: Digest) -> Result<(), Stop> {
-        Ok(())
-    }
 }

@@ -7,10 +7,7 @@ use gemel_diverge::Subject;
 use gemel_interp::Interp;
 use gemel_log::{ClockKind, Header, LogReader, LogWriter};
 use gemel_machine::bus::BusBuilder;
-use gemel_machine::{
-    At, BootSpec, Digest, GuestRam, Input, Machine, MachineSpec, Output, Query, Reckoning, Stop, StopAt,
-    Vcpu, VirtTime, World,
-};
+use gemel_machine::{BootSpec, GuestRam, Machine, MachineSpec, Nothing, Reckoning, Vcpu};
 use gemel_replay::{LogSource, NoDisks, Record, ReplayDisks};
 use gemel_x86::segment::{CS, DS, ES, SS};
 use gemel_x86::{CpuModel, CpuState, Segment};
@@ -100,31 +97,6 @@ pub fn machine_of(reckoning: Reckoning, fault: Fault, rbx: u64) -> Machine {
     Machine::new(Box::new(vcpu), bus, ram, reckoning, spec_of(reckoning).id())
 }
 
-/// Nothing comes in, and the run ends at a count.
-struct Closed(u64);
-
-impl World for Closed {
-    fn next_stop(&mut self, _at: At) -> StopAt {
-        StopAt { count: self.0, ..StopAt::NEVER }
-    }
-    fn poll(&mut self, at: At) -> Result<Option<Input>, Stop> {
-        if at.position.count >= self.0 { Err(Stop::Quit) } else { Ok(None) }
-    }
-    fn idle(&mut self, _at: At, until: VirtTime) -> Result<VirtTime, Stop> {
-        Ok(until)
-    }
-    fn answer(&mut self, _at: At, _query: Query) -> Result<u64, Stop> {
-        Ok(0)
-    }
-    fn emit(&mut self, _at: At, _output: Output) {}
-    fn digest_due(&self, _at: At) -> bool {
-        false
-    }
-    fn digest(&mut self, _at: At, _digest: Digest) -> Result<(), Stop> {
-        Ok(())
-    }
-}
-
 pub fn header() -> Header {
     header_of(Reckoning::default())
 }
@@ -141,7 +113,8 @@ pub fn record(fault: Fault, rbx: u64, length: u64) -> Vec<u8> {
 pub fn record_of(reckoning: Reckoning, fault: Fault, rbx: u64, length: u64) -> Vec<u8> {
     let (mut log, header) = (Vec::new(), header_of(reckoning));
     let mut machine = machine_of(reckoning, fault, rbx);
-    let mut world = Record::new(Closed(length), LogWriter::new(&mut log, &header).unwrap(), &header);
+    let mut world =
+        Record::new(Nothing { stop: length }, LogWriter::new(&mut log, &header).unwrap(), &header);
     let outcome = machine.run(&mut world);
     world.conclude(&mut machine, &outcome).unwrap();
     drop(world);
