@@ -100,22 +100,7 @@ entry:
     call main
     EXIT 0
 
-/* The exceptions that push an error code themselves (SDM 3A, table 6-1) */
-#define ERROR_CODES (1 << 8 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 13 | 1 << 14 | 1 << 17)
-
-    .balign 16
-ways_in:
-    .set vector, 0
-    .rept 256
-    .balign 16
-    .if vector > 31 || !(ERROR_CODES >> (vector & 31) & 1)
-    push 0
-    .endif
-    .byte 0x68                  /* PUSH imm32 */
-    .long vector
-    jmp trapped
-    .set vector, vector + 1
-    .endr
+#include "handlers.S"
 
     .balign 16
 trapped:
@@ -159,20 +144,6 @@ trapped:
     add rsp, 16
     iretq
 
-unexpected:
-    call put_out
-    SAY "unexpected vector "
-    mov eax, [rdi + FRAME_VECTOR]
-    call put_decimal
-    SAY " error "
-    mov eax, [rdi + FRAME_ERROR]
-    call put_hex
-    SAY " rip "
-    mov eax, [rdi + FRAME_RIP]
-    call put_hex
-    SAY_LINE ""
-    EXIT 1
-
 /* Enters ring 3 at RAX with the stack at RDX, interrupts on. Comes back to the caller when a handler jumps to leave_user. */
     .global enter_user
 enter_user:
@@ -199,23 +170,6 @@ leave_user:
     pop r12
     pop rbp
     pop rbx
-    ret
-
-/* Handlers that say the vector and the error code. After a fault it goes on at fault_resume; after a trap, behind the
- * instruction. */
-    .global on_fault
-on_fault:
-    mov rax, [fault_resume]
-    mov [rdi + FRAME_RIP], rax
-on_trap:
-    call put_out
-    SAY "vector "
-    mov eax, [rdi + FRAME_VECTOR]
-    call put_decimal
-    SAY " error "
-    mov eax, [rdi + FRAME_ERROR]
-    call put_hex
-    SAY_LINE ""
     ret
 
     .data

@@ -49,9 +49,11 @@
 #define FRAME_RDI       40
 #define FRAME_VECTOR    120
 #define FRAME_ERROR     128
-#define FRAME_RIP       136
+#define FRAME_IP        136
 #define FRAME_CS        144
 #define FRAME_RFLAGS    152
+
+#define IP_NAME         "rip"
 
 /* Makes a vector's handler the routine with this name. */
 .macro HANDLE vector, routine

@@ -55,22 +55,7 @@ descriptors_init:
     pop eax
     ret
 
-/* The exceptions that push an error code themselves (SDM 3A, table 6-1) */
-#define ERROR_CODES (1 << 8 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 13 | 1 << 14 | 1 << 17)
-
-    .balign 16
-ways_in:
-    .set vector, 0
-    .rept 256
-    .balign 16
-    .if vector > 31 || !(ERROR_CODES >> (vector & 31) & 1)
-    push 0
-    .endif
-    .byte 0x68              /* PUSH imm32 */
-    .long vector
-    jmp trapped
-    .set vector, vector + 1
-    .endr
+#include "handlers.S"
 
     .balign 16
 trapped:
@@ -92,36 +77,6 @@ trapped:
     popad
     add esp, 8
     iretd
-
-unexpected:
-    call put_out
-    SAY "unexpected vector "
-    mov eax, [edi + FRAME_VECTOR]
-    call put_decimal
-    SAY " error "
-    mov eax, [edi + FRAME_ERROR]
-    call put_hex
-    SAY " eip "
-    mov eax, [edi + FRAME_EIP]
-    call put_hex
-    SAY_LINE ""
-    EXIT 1
-
-/* Handlers that say the vector and the error code. After a fault it goes on where FAULTS said; after a trap, behind the
- * instruction. */
-on_fault:
-    mov eax, [fault_resume]
-    mov [edi + FRAME_EIP], eax
-on_trap:
-    call put_out
-    SAY "vector "
-    mov eax, [edi + FRAME_VECTOR]
-    call put_decimal
-    SAY " error "
-    mov eax, [edi + FRAME_ERROR]
-    call put_hex
-    SAY_LINE ""
-    ret
 
     .data
     .balign 8

@@ -30,13 +30,28 @@
 #define FRAME_EAX       36
 #define FRAME_VECTOR    40
 #define FRAME_ERROR     44
-#define FRAME_EIP       48
+#define FRAME_IP        48
 #define FRAME_CS        52
 #define FRAME_EFLAGS    56
+
+#define IP_NAME         "eip"
 
 /* Makes a vector's handler the routine with this name. */
 .macro HANDLE vector, routine
     mov dword ptr [handlers + 4 * \vector], offset \routine
+.endm
+
+/* Goes to ring 3, interrupts on. */
+.macro ENTER_USER entry, stack
+    push USER_DATA
+    push offset \stack
+    push 0x202
+    push USER_CODE
+    push offset \entry
+    mov eax, USER_DATA
+    mov ds, eax
+    mov es, eax
+    iretd
 .endm
 
 /* One instruction that faults, after which it goes on; its vector's handler is on_fault. */

@@ -51,6 +51,24 @@
     SAY_LINE ""
 .endm
 
+/* Prints sixteen bytes by one REP OUTSB: an empty FIFO takes them at once. SI and CX at the mode's size of addresses. */
+.macro OUTSB_SIXTEEN source, count, bytes
+    mov dx, COM1_LSR
+.Lroom\@:
+    in al, dx
+    test al, LSR_EMPTY
+    jz .Lroom\@
+    mov dx, COM1
+    mov \source, offset \bytes
+    mov \count, 16
+    rep outsb
+    mov dx, COM1_LSR
+.Lsent\@:
+    in al, dx
+    test al, LSR_EMPTY
+    jz .Lsent\@
+.endm
+
 /* Ends the transcript and the run with a value: zero if all went as it should. The command line's exit code is twice the value plus
  * one, as with QEMU's isa-debug-exit. */
 .macro EXIT value

@@ -40,10 +40,10 @@ on_probe:
     test rax, rax
     jz 2f
     add rsi, 16
-    cmp rax, [rdi + FRAME_RIP]
+    cmp rax, [rdi + FRAME_IP]
     jne 1b
     mov rax, [rsi - 8]
-    mov [rdi + FRAME_RIP], rax
+    mov [rdi + FRAME_IP], rax
     mov rax, [rdi + FRAME_VECTOR]
     inc rax
     mov [rdi + FRAME_R8], rax

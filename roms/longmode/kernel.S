@@ -126,7 +126,7 @@ on_page_fault:
     ret
 
 on_undefined:
-    mov rax, [rdi + FRAME_RIP]
+    mov rax, [rdi + FRAME_IP]
     cmp rax, offset call_by_ud2
     jne on_fault
     cmp dword ptr [call_entry], ENTRY_UD2
@@ -134,7 +134,7 @@ on_undefined:
 
 /* Calls by an instruction that faulted, of two bytes; and by one that is done. */
 on_call_by_fault:
-    add qword ptr [rdi + FRAME_RIP], 2
+    add qword ptr [rdi + FRAME_IP], 2
 on_call:
     push rdi
     mov rax, [rdi + FRAME_RAX]
@@ -234,18 +234,7 @@ string_io:
     REPORT "insd"
     call put_out
     SAY "outsb "
-    mov dx, COM1_LSR                /* an empty FIFO takes sixteen bytes at once */
-1:  in al, dx
-    test al, LSR_EMPTY
-    jz 1b
-    mov dx, COM1
-    mov esi, offset sixteen
-    mov ecx, 16
-    rep outsb
-    mov dx, COM1_LSR
-1:  in al, dx
-    test al, LSR_EMPTY
-    jz 1b
+    OUTSB_SIXTEEN esi, ecx, sixteen
     SAY_LINE ""
     ret
 

@@ -254,15 +254,7 @@ ring_3:
     call pit_start
     mov dword ptr [mapped], 0
     mov [ring_0_stack], esp
-    push USER_DATA
-    push offset user_stack_top
-    push 0x202
-    push USER_CODE
-    push offset user
-    mov eax, USER_DATA
-    mov ds, eax
-    mov es, eax
-    iretd
+    ENTER_USER user, user_stack_top
 
 /* What ring 3 can call: EAX = 0 comes back here, 1 prints EBX, 2 says in EAX how many ticks there were, 3 goes on at EBX after
  * the next fault. */

@@ -103,15 +103,7 @@ faults:
 ring_3:
     HANDLE VECTOR_CALL, on_call
     mov [ring_0_stack], esp
-    push USER_DATA
-    push offset user_stack_top
-    push 0x202
-    push USER_CODE
-    push offset user
-    mov eax, USER_DATA
-    mov ds, eax
-    mov es, eax
-    iretd
+    ENTER_USER user, user_stack_top
 
 /* What ring 3 can call: EAX = 0 comes back here, 1 prints EBX. */
 on_call:
@@ -188,18 +180,7 @@ port_strings:
     REPORT "lapic-version"
     call put_out
     SAY "outsb "
-    mov dx, COM1_LSR                        /* an empty FIFO takes sixteen bytes at once */
-1:  in al, dx
-    test al, LSR_EMPTY
-    jz 1b
-    mov dx, COM1
-    mov esi, offset sixteen
-    mov ecx, 16
-    rep outsb
-    mov dx, COM1_LSR
-1:  in al, dx
-    test al, LSR_EMPTY
-    jz 1b
+    OUTSB_SIXTEEN esi, ecx, sixteen
     SAY_LINE ""
     ret
 

@@ -202,18 +202,7 @@ string_io:
 
     call put_out
     SAY "outsb "
-    mov dx, COM1_LSR        /* an empty FIFO takes sixteen bytes at once */
-1:  in al, dx
-    test al, LSR_EMPTY
-    jz 1b
-    mov dx, COM1
-    mov si, offset sixteen
-    mov cx, 16
-    rep outsb
-    mov dx, COM1_LSR
-1:  in al, dx
-    test al, LSR_EMPTY
-    jz 1b
+    OUTSB_SIXTEEN si, cx, sixteen
     SAY_LINE ""
     ret
 
