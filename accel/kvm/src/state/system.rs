@@ -4,7 +4,7 @@
 
 use gemel_x86::control::CR0_PE;
 use gemel_x86::flags::VM;
-use gemel_x86::segment::{CS, attr};
+use gemel_x86::segment::{CS, SS, attr};
 use gemel_x86::{CpuState, Segment, TableRegister};
 use kvm_bindings::{kvm_dtable, kvm_segment, kvm_sregs};
 
@@ -67,6 +67,15 @@ fn save_real_segment(k: &kvm_segment, old: &Segment) -> Segment {
     Segment { attr, ..new }
 }
 
+/// SS. KVM's DPL there is the privilege level, which need not be the segment's: AMD's SYSRET leaves the DPL of ring 0 (APM 3, SYSRET). Where
+/// nothing else of it changed, the DPL is what it was. Reloading the same descriptor after SYSRET is not told apart.
+fn save_stack_segment(k: &kvm_segment, old: &Segment) -> Segment {
+    let new = save_data_segment(k);
+    let dpl = 3 << attr::DPL_SHIFT;
+    let same = new == Segment { attr: old.attr & !dpl | new.attr & dpl, ..*old };
+    if same { *old } else { new }
+}
+
 fn table_of(t: &TableRegister) -> kvm_dtable {
     kvm_dtable { base: t.base, limit: t.limit, padding: [0; 3] }
 }
@@ -121,6 +130,7 @@ pub(crate) fn save_segments(sregs: &kvm_sregs, rflags: u64, state: &mut CpuState
     for (i, (place, k)) in state.seg.iter_mut().zip(segments).enumerate() {
         *place = match () {
             () if s.cr0 & CR0_PE == 0 => save_real_segment(k, place),
+            () if protected && i == SS => save_stack_segment(k, place),
             () if protected && i != CS => save_data_segment(k),
             () => save_segment(k),
         };

@@ -93,7 +93,7 @@ pub fn counted_by_exits(name: &str) -> Result<Completion> {
     // The one that reads the TSC says what the default model offers.
     let model = if name == "leaks" { "x86-64-v2" } else { WITHOUT_TSC };
     let not_on_kvm =
-        not_on_kvm(name).or_else(|| (name == "leaks").then(|| "it meets what KVM does not hide".into()));
+        not_on_kvm().or_else(|| (name == "leaks").then(|| "it meets what KVM does not hide".into()));
     for clock in ["free", "paced"] {
         let (kernel, folder) = (Kernel::obtain(name)?, tempfile::tempdir()?);
         let options = ["--accel", "interp", "--reckoning", "exits", "--clock", clock];
@@ -110,7 +110,7 @@ pub fn counted_by_exits(name: &str) -> Result<Completion> {
 
 /// On KVM, with what it does not hide asserted to stay unused; replayed by it and by the interpreter.
 pub fn on_kvm(name: &str) -> Result<Completion> {
-    if let Some(reason) = not_on_kvm(name) {
+    if let Some(reason) = not_on_kvm() {
         return Ok(Completion::ignored_with(reason));
     }
     let (kernel, folder) = (Kernel::obtain(name)?, tempfile::tempdir()?);
@@ -142,18 +142,10 @@ fn refused(kernel: &Kernel, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Why a kernel is not for KVM, or not for this host's.
-fn not_on_kvm(name: &str) -> Option<String> {
-    if let Err(error) = OpenOptions::new().read(true).write(true).open("/dev/kvm") {
-        return Some(format!("/dev/kvm: {error}"));
-    }
-    match name {
-        // SYSCALL there leaves ring 3 in ring 3, INT n is #UD.
-        "longmode:entry=int80" | "longmode:entry=syscall" if Path::new("/sys/module/kvm_pvm").exists() => {
-            Some("this host's software KVM (kvm_pvm) has no system calls from 64-bit ring 3".into())
-        }
-        _ => None,
-    }
+/// Why no kernel is for KVM here.
+fn not_on_kvm() -> Option<String> {
+    let opened = OpenOptions::new().read(true).write(true).open("/dev/kvm");
+    opened.err().map(|error| format!("/dev/kvm: {error}"))
 }
 
 /// Says how much of a run KVM left to the assistant.
