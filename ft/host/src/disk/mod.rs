@@ -5,17 +5,24 @@
 //! A request is performed when it is made, and its completion reaches the guest a fixed guest time later: so the
 //! guest cannot tell a fast host from a slow one, and a run without any log is reproducible.
 
+mod blocks;
 mod drive;
 mod image;
+#[cfg(test)]
+mod memory;
 mod overlay;
 
+pub use blocks::{BLOCK, Blocks, digest as block_digest};
 pub use drive::{Changes, DriveSpec};
 pub use image::Image;
 pub use overlay::Overlay;
 
 use crate::error::HostError;
+use blocks::Content;
 use gemel_machine::{DiskOp, DiskRequest, DiskStatus, Input, VirtTime};
+use parking_lot::Mutex;
 use std::io;
+use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
 
 /// Bytes in a sector.
@@ -50,7 +57,7 @@ pub trait Store: Send {
 /// One disk.
 pub struct Disk {
     name: String,
-    store: Box<dyn Store>,
+    content: Arc<Mutex<Content>>,
     sectors: u64,
     read_only: bool,
     warned: bool,
@@ -61,7 +68,13 @@ pub struct Disk {
 impl Disk {
     /// A disk over a store of `sectors` sectors. `name` stands in warnings.
     pub fn new(name: String, store: Box<dyn Store>, sectors: u64, read_only: bool) -> Self {
-        Self { name, store, sectors, read_only, warned: false, lost: false }
+        let content = Arc::new(Mutex::new(Content::new(store)));
+        Self { name, content, sectors, read_only, warned: false, lost: false }
+    }
+
+    /// A handle on the content's blocks.
+    pub fn blocks(&self) -> Blocks {
+        Blocks::new(&self.content, self.sectors)
     }
 
     /// Size in sectors.
@@ -86,7 +99,7 @@ impl Disk {
         let mut at = 0;
         while at < size {
             let n = (size - at).min(piece.len() as u64) as usize;
-            self.store.read(at, &mut piece[..n])?;
+            self.content.lock().store.read(at, &mut piece[..n])?;
             hash.update(&piece[..n]);
             at += n as u64;
         }
@@ -141,7 +154,7 @@ impl Disk {
     /// What the host said, or that the range is not on the disk.
     pub fn read(&mut self, sector: u64, out: &mut [u8]) -> io::Result<()> {
         let offset = self.offset(sector, (out.len() as u64).div_ceil(SECTOR))?;
-        self.store.read(offset, out)
+        self.content.lock().store.read(offset, out)
     }
 
     /// Writes whole sectors.
@@ -153,7 +166,7 @@ impl Disk {
             return Err(io::ErrorKind::ReadOnlyFilesystem.into());
         }
         let offset = self.offset(sector, (data.len() as u64).div_ceil(SECTOR))?;
-        self.store.write(offset, data)
+        self.content.lock().write(offset, data)
     }
 
     /// Makes what was written durable.
@@ -161,7 +174,7 @@ impl Disk {
     /// # Errors
     /// What the host said.
     pub fn flush(&mut self) -> io::Result<()> {
-        self.store.flush()
+        self.content.lock().store.flush()
     }
 
     /// The byte offset of a range of sectors, if it lies on the disk.
@@ -244,28 +257,8 @@ impl Disks {
 
 #[cfg(test)]
 mod tests {
+    use super::memory::Memory;
     use super::*;
-
-    struct Memory(Vec<u8>);
-
-    impl Store for Memory {
-        fn read(&mut self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-            out.copy_from_slice(&self.0[offset as usize..][..out.len()]);
-            Ok(())
-        }
-
-        fn write(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
-            if offset == 3 * SECTOR {
-                return Err(io::Error::other("bad block"));
-            }
-            self.0[offset as usize..][..data.len()].copy_from_slice(data);
-            Ok(())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
 
     fn disks(read_only: bool) -> Disks {
         let content = (0..4096).map(|i| (i / 7) as u8).collect();
