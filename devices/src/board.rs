@@ -167,6 +167,7 @@ mod tests {
             rtc_base: 1_700_000_000,
             seed: 1,
             disks: vec![DiskSpec { sectors: 100, read_only: false, digest: 0 }; disks],
+            nics: Vec::new(),
             boot: BootSpec::default(),
         }
     }

@@ -33,6 +33,7 @@ fn bus() -> Result<Bus, Box<dyn std::error::Error>> {
         rtc_base: 1_767_225_600,
         seed: 0,
         disks: vec![],
+        nics: Vec::new(),
         boot: BootSpec::default(),
     };
     Ok(board::build(&spec, &CpuModel::x86_64_v2(), Arc::new(GuestRam::new(spec.ram)?))?)

@@ -338,8 +338,14 @@ impl Bus {
         }
     }
 
-    /// Hands an input to the device behind its plug; without one it is lost, as in an empty socket.
+    /// Hands an input to the device behind its plug; without one it is lost, as in an empty socket. Power that is cut and the
+    /// reset line are the board's own.
     pub fn input(&mut self, now: VirtTime, input: Input) {
+        match input {
+            Input::PowerOff => self.power = Some(PowerEvent::Off),
+            Input::Reset => self.power = self.power.or(Some(PowerEvent::Reset)),
+            _ => {}
+        }
         let port = input.port();
         if let Some(&(_, device)) = self.plugs.iter().find(|(p, _)| *p == port) {
             self.call(device, now, |d, cx| d.on_input(cx, input));

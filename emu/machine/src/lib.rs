@@ -33,7 +33,7 @@ pub use nothing::Nothing;
 pub use position::{CountKind, Landing, Position, VirtTime};
 pub use ram::{GuestRam, PAGE_SIZE, RamError};
 pub use snapshot::SnapshotError;
-pub use spec::{BootSpec, DiskSpec, MachineSpec, image_digest};
+pub use spec::{BootSpec, DiskSpec, MachineSpec, NicSpec, image_digest};
 pub use state::MachineState;
 pub use timers::Timers;
 pub use until::Until;

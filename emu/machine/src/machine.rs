@@ -120,15 +120,17 @@ impl Machine {
             let at = self.woken(world, &mut between)?;
             self.bus.fire_timers(at.time);
             emit_all(&mut self.bus, at, world);
+            while self.bus.power().is_none()
+                && let Some(input) = world.poll(at)?
+            {
+                self.land(at, world, &mut between)?;
+                self.bus.input(at.time, input);
+                emit_all(&mut self.bus, at, world);
+            }
             match self.bus.power() {
                 Some(PowerEvent::Reset) if self.reset()? => continue,
                 Some(event) => return Ok(Pause::Power(event)),
                 None => {}
-            }
-            while let Some(input) = world.poll(at)? {
-                self.land(at, world, &mut between)?;
-                self.bus.input(at.time, input);
-                emit_all(&mut self.bus, at, world);
             }
             if world.digest_due(at) {
                 self.land(at, world, &mut between)?;

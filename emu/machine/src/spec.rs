@@ -24,6 +24,8 @@ pub struct MachineSpec {
     pub seed: u64,
     /// The disks, in order.
     pub disks: Vec<DiskSpec>,
+    /// The network interfaces, in order.
+    pub nics: Vec<NicSpec>,
     /// What is loaded at power-on.
     pub boot: BootSpec,
 }
@@ -37,6 +39,13 @@ pub struct DiskSpec {
     pub read_only: bool,
     /// [`image_digest`] of the image at power-on.
     pub digest: u128,
+}
+
+/// A network interface as the guest sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct NicSpec {
+    /// Its address.
+    pub mac: [u8; 6],
 }
 
 /// What is in memory at power-on.

@@ -44,8 +44,12 @@ pub enum InputPort {
     Mouse,
     /// A disk, by number.
     Disk(u8),
+    /// A network interface, by number.
+    Net(u8),
     /// The power button.
     PowerButton,
+    /// The power supply and the reset line: of the board itself, with no device behind them.
+    Supply,
 }
 
 /// Something that comes into the machine.
@@ -83,6 +87,24 @@ pub enum Input {
     },
     /// The power button was pressed.
     PowerButton,
+    /// A frame arrives at a network interface. One that the guest has no room for is lost, as on a real line.
+    Frame {
+        /// Interface number.
+        nic: u8,
+        /// The frame, from destination address to the last byte of its payload (no checksum).
+        bytes: Vec<u8>,
+    },
+    /// The plug is pulled: the machine is off here.
+    PowerOff,
+    /// The reset button.
+    Reset,
+    /// Another medium is in a disk's drive.
+    Media {
+        /// Disk number.
+        disk: u8,
+        /// Its size in sectors; 0 for none.
+        sectors: u64,
+    },
 }
 
 /// How many bytes the world may have in flight to one serial port.
@@ -97,6 +119,9 @@ impl Input {
             Self::Mouse { .. } => InputPort::Mouse,
             Self::DiskDone { disk, .. } => InputPort::Disk(*disk),
             Self::PowerButton => InputPort::PowerButton,
+            Self::Frame { nic, .. } => InputPort::Net(*nic),
+            Self::PowerOff | Self::Reset => InputPort::Supply,
+            Self::Media { disk, .. } => InputPort::Disk(*disk),
         }
     }
 }
@@ -163,6 +188,13 @@ pub enum Output {
     Debug(u8),
     /// A disk request.
     Disk(DiskRequest),
+    /// A frame leaves a network interface.
+    Frame {
+        /// Interface number.
+        nic: u8,
+        /// The frame, as in [`Input::Frame`].
+        bytes: Vec<u8>,
+    },
 }
 
 /// Why a world ends a run.

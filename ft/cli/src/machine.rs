@@ -86,6 +86,7 @@ pub fn spec(
         rtc_base,
         seed: options.seed,
         disks,
+        nics: Vec::new(),
         boot: BootSpec {
             kernel: image_digest(&images.kernel),
             initrd,

@@ -60,7 +60,7 @@ impl OutputSink for Console {
                 }
             }
             Output::Debug(byte) => self.outputs.debug(*byte),
-            Output::SerialConsumed { .. } | Output::Disk(_) => {}
+            Output::SerialConsumed { .. } | Output::Disk(_) | Output::Frame { .. } => {}
         }
         Ok(())
     }

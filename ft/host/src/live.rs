@@ -205,6 +205,8 @@ impl World for Live {
                 self.status.disk_requests.fetch_add(1, Relaxed);
                 self.disks.submit(at.time, request);
             }
+            // Nobody is at the other end.
+            Output::Frame { .. } => {}
         }
     }
 

@@ -44,6 +44,10 @@ const DIGEST: u8 = 8;
 const END: u8 = 9;
 const WAKE: u8 = 10;
 const LANDING: u8 = 11;
+const FRAME: u8 = 12;
+const POWER_OFF: u8 = 13;
+const RESET: u8 = 14;
+const MEDIA: u8 = 15;
 
 /// What an entry's bytes are relative to.
 #[derive(Clone, Copy, Debug)]
@@ -168,6 +172,10 @@ fn kind_of(body: &Body) -> (u8, Option<u64>, Class) {
                 Input::Mouse { .. } => (MOUSE, Class::Input),
                 Input::DiskDone { .. } => (DISK_DONE, Class::Disk),
                 Input::PowerButton => (POWER_BUTTON, Class::Input),
+                Input::Frame { .. } => (FRAME, Class::Net),
+                Input::PowerOff => (POWER_OFF, Class::Input),
+                Input::Reset => (RESET, Class::Input),
+                Input::Media { .. } => (MEDIA, Class::Input),
             };
             (kind, *number, class)
         }
@@ -197,7 +205,15 @@ fn put_body(out: &mut Vec<u8>, at: &At, body: &Body) {
                 put_disk(out, *disk, *tag, *status);
                 out.extend_from_slice(data);
             }
-            Input::PowerButton => {}
+            Input::Frame { nic, bytes } => {
+                out.push(*nic);
+                out.extend_from_slice(bytes);
+            }
+            Input::Media { disk, sectors } => {
+                out.push(*disk);
+                put(out, *sectors);
+            }
+            Input::PowerButton | Input::PowerOff | Input::Reset => {}
         },
         Body::ReRead { disk, tag, status, length, check } => {
             put_disk(out, *disk, *tag, *status);
@@ -361,6 +377,10 @@ fn take_body(bytes: &mut Taker<'_>, kind: u8, number: Option<u64>) -> Result<Bod
             Input::DiskDone { disk, tag, status, data: bytes.rest() }
         }
         POWER_BUTTON => Input::PowerButton,
+        FRAME => Input::Frame { nic: bytes.byte()?, bytes: bytes.rest() },
+        POWER_OFF => Input::PowerOff,
+        RESET => Input::Reset,
+        MEDIA => Input::Media { disk: bytes.byte()?, sectors: bytes.varint()? },
         _ if number.is_some() => return Err(Damage::Content("a number on what is no input")),
         _ => return take_other(bytes, kind),
     };

@@ -134,6 +134,10 @@ impl fmt::Display for Body {
                         write!(f, "disk{disk} done tag {tag} {status:?} {} bytes", data.len())?;
                     }
                     Input::PowerButton => f.write_str("power button")?,
+                    Input::Frame { nic, bytes } => write!(f, "nic{nic} in {} bytes", bytes.len())?,
+                    Input::PowerOff => f.write_str("power off")?,
+                    Input::Reset => f.write_str("reset")?,
+                    Input::Media { disk, sectors } => write!(f, "disk{disk} medium of {sectors} sectors")?,
                 }
                 number.map_or(Ok(()), |n| write!(f, " (number {n})"))
             }

@@ -14,7 +14,7 @@ use std::io::Read;
 pub const MAGIC: &[u8; 8] = b"GEMELLOG";
 /// Version of header and entries together. The body of the header is not self-describing: any change of a type in
 /// it (also of [`MachineSpec`]) is a new format.
-pub const FORMAT: u16 = 3;
+pub const FORMAT: u16 = 4;
 /// A header is names and numbers; more than this is not one.
 const MAX_HEADER: u32 = 1 << 20;
 const PRELUDE: usize = 8 + 2 + 4;

@@ -18,6 +18,8 @@ pub enum Class {
     Input,
     /// Disk completions.
     Disk,
+    /// Network frames.
+    Net,
     /// Epoch digests.
     Digest,
     /// Answers to the vCPU.
@@ -35,6 +37,8 @@ pub struct ByteCounts {
     pub input: u64,
     /// Disk completions.
     pub disk: u64,
+    /// Network frames.
+    pub net: u64,
     /// Epoch digests.
     pub digest: u64,
     /// Answers to the vCPU.
@@ -51,6 +55,7 @@ impl ByteCounts {
         *match class {
             Class::Input => &mut self.input,
             Class::Disk => &mut self.disk,
+            Class::Net => &mut self.net,
             Class::Digest => &mut self.digest,
             Class::Answer => &mut self.answers,
             Class::Time => &mut self.times,
@@ -60,8 +65,8 @@ impl ByteCounts {
 
     /// All bytes.
     pub fn total(&self) -> u64 {
-        let Self { input, disk, digest, answers, times, other } = *self;
-        input + disk + digest + answers + times + other
+        let Self { input, disk, net, digest, answers, times, other } = *self;
+        input + disk + net + digest + answers + times + other
     }
 }
 

@@ -8,8 +8,8 @@ use gemel_log::{
 };
 use gemel_machine::bus::PowerEvent;
 use gemel_machine::{
-    At, BootSpec, Digest, DiskSpec, DiskStatus, Input, MachineSpec, Pause, Position, Reckoning, TimeBase,
-    VirtTime,
+    At, BootSpec, Digest, DiskSpec, DiskStatus, Input, MachineSpec, NicSpec, Pause, Position, Reckoning,
+    TimeBase, VirtTime,
 };
 
 fn header() -> Header {
@@ -21,6 +21,7 @@ fn header() -> Header {
         rtc_base: 1_700_000_000,
         seed: 7,
         disks: vec![DiskSpec { sectors: 2048, read_only: false, digest: 5 }],
+        nics: vec![NicSpec { mac: [0x52, 0x54, 0, 0x12, 0x34, 0x56] }],
         boot: BootSpec { kernel: 1, initrd: 2, append: "console=ttyS0".into(), reboots: true },
     };
     let mut header = Header::new(machine, ClockKind::Paced);
@@ -52,6 +53,7 @@ fn entries() -> Vec<Entry> {
     let rip = 0xffff_ffff_8100_1234;
     let serial = Input::Serial { port: 0, bytes: b"ls\r".to_vec() };
     let done = Input::DiskDone { disk: 0, tag: 300, status: DiskStatus::Ok, data: vec![0xab; 512] };
+    let frame = Input::Frame { nic: 0, bytes: [[0xff; 6], [0x52, 0x54, 0, 0x12, 0x34, 0x57]].concat() };
     let re_read = Body::ReRead {
         disk: 0,
         tag: 301,
@@ -70,6 +72,10 @@ fn entries() -> Vec<Entry> {
         (at(2002, rip, 0, 13_008), re_read),
         (at(2002, rip, 0, 13_008), input(Input::PowerButton)),
         (at(2010, rip, 0, 13_040), Body::Answer(0x0123_4567_89ab_cdef)),
+        (at(2011, rip, 0, 13_044), Body::Input { input: frame, number: Some(7) }),
+        (at(2011, rip, 0, 13_044), input(Input::Media { disk: 0, sectors: 4096 })),
+        (at(2012, rip, 0, 13_048), input(Input::Reset)),
+        (at(2013, rip, 0, 13_052), input(Input::PowerOff)),
         (at(1 << 24, rip, 0, 99_000_000), Body::Digest(digest)),
         (at((1 << 24) + 5, rip, 0, 99_000_020), Body::End { reason, digest, outputs }),
     ]
@@ -254,7 +260,7 @@ fn entries_removed_repeated_moved_or_from_another_log_are_refused() {
     damaged_at(&spliced, 0);
     let mut longer = bytes.clone();
     longer.push(0);
-    assert!(matches!(read(&longer).1, Err(LogError::Damaged { entry: 10, damage: Damage::AfterEnd, .. })));
+    assert!(matches!(read(&longer).1, Err(LogError::Damaged { entry: 14, damage: Damage::AfterEnd, .. })));
 }
 
 #[test]
@@ -316,7 +322,7 @@ fn random_entry(n: &mut Numbers, previous: At, sampled: bool) -> Entry {
         let count = previous.position.count + n.any() % 3;
         return Entry { at: at(count, 0x1000 + n.next() % 40, 0, time), body: Body::Time };
     }
-    let body = match n.next() % if sampled { 11 } else { 9 } {
+    let body = match n.next() % if sampled { 14 } else { 12 } {
         0 => Body::Input { input: Input::Serial { port: n.next() as u8, bytes }, number },
         1 => Body::Input { input: Input::Key(bytes), number },
         2 => Body::Input {
@@ -336,8 +342,14 @@ fn random_entry(n: &mut Numbers, previous: At, sampled: bool) -> Entry {
             check: n.next() as u32,
         },
         6 => Body::Answer(n.any()),
-        9 => Body::Wake(VirtTime(time + n.any() % (1 << 40))),
-        10 => Body::Landing(digest),
+        7 => Body::Input { input: Input::Frame { nic: n.next() as u8, bytes }, number },
+        8 => Body::Input { input: Input::Media { disk: n.next() as u8, sectors: n.any() }, number },
+        9 => {
+            let input = if bytes.len().is_multiple_of(2) { Input::Reset } else { Input::PowerOff };
+            Body::Input { input, number }
+        }
+        12 => Body::Wake(VirtTime(time + n.any() % (1 << 40))),
+        13 => Body::Landing(digest),
         _ => Body::Digest(digest),
     };
     Entry { at: at(count, n.any(), n.any(), time), body }
@@ -401,7 +413,7 @@ fn well_formed_frames_with_nonsense_inside_are_malformed_not_a_panic() {
             payload.push(crc.to_le_bytes().into_iter().fold(0, |c, b| c ^ b));
             payload
         } else {
-            let kinds = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 63];
+            let kinds = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 63];
             payload[0] = kinds[n.next() as usize % kinds.len()] | n.next() as u8 & 0xc0;
             framed(&payload, crc)
         };

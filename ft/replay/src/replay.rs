@@ -313,7 +313,13 @@ impl<S: EntrySource, O: OutputSink> Replay<S, O> {
                         let (disk, tag, status, length) = (*disk, *tag, *status, data.len() as u64);
                         self.complete(at, entry, Completion { disk, tag, status, length, check: None })?;
                     }
-                    Input::Key(_) | Input::Mouse { .. } | Input::PowerButton => {}
+                    Input::Key(_)
+                    | Input::Mouse { .. }
+                    | Input::PowerButton
+                    | Input::Frame { .. }
+                    | Input::PowerOff
+                    | Input::Reset
+                    | Input::Media { .. } => {}
                 }
                 input.clone()
             }
@@ -575,7 +581,7 @@ impl<S: EntrySource, O: OutputSink> World for Replay<S, O> {
                 let left = self.progress.serial_in_flight.entry(port).or_default();
                 *left = left.saturating_sub(u64::from(count));
             }
-            Output::Serial { .. } | Output::Debug(_) => {}
+            Output::Serial { .. } | Output::Debug(_) | Output::Frame { .. } => {}
         }
     }
 

@@ -41,6 +41,11 @@ impl OutputTally {
                     DiskOp::Flush => self.hash.update(&[2]),
                 }
             }
+            Output::Frame { nic, bytes } => {
+                self.hash.update(&[4, *nic]);
+                self.hash.update(&(bytes.len() as u64).to_le_bytes());
+                self.hash.update(bytes);
+            }
         }
         self.count += 1;
         self.count - 1

@@ -66,6 +66,7 @@ pub fn machine(guest: &Guest) -> Result<Machine> {
         rtc_base: 1_767_225_600,
         seed: 0,
         disks: Vec::new(),
+        nics: Vec::new(),
         boot: BootSpec::default(),
     };
     let ram = Arc::new(GuestRam::new(spec.ram)?);

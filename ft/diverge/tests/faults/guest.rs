@@ -51,6 +51,7 @@ pub fn spec() -> MachineSpec {
         rtc_base: 1_700_000_000,
         seed: 0,
         disks: vec![DiskSpec { sectors: SECTORS, read_only: false, digest: 0 }],
+        nics: Vec::new(),
         boot: BootSpec::default(),
     }
 }

@@ -63,6 +63,7 @@ pub fn spec() -> MachineSpec {
         rtc_base: 0,
         seed: 0,
         disks: Vec::new(),
+        nics: Vec::new(),
         boot: BootSpec::default(),
     }
 }

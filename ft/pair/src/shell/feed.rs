@@ -161,6 +161,7 @@ mod tests {
             rtc_base: 0,
             seed: 0,
             disks: Vec::new(),
+            nics: Vec::new(),
             boot: BootSpec::default(),
         };
         Header::new(machine, ClockKind::Paced)

@@ -113,6 +113,8 @@ impl<W: World> World for Paired<W> {
             Output::Debug(byte) => Some((Channel::Debug, *byte)),
             // Private to the side: its own disk, its own flow control.
             Output::Disk(_) | Output::SerialConsumed { .. } => None,
+            // A machine of a pair has no interfaces yet.
+            Output::Frame { .. } => None,
         };
         if let Some((channel, byte)) = byte {
             self.side.event(Event::Output(channel, byte));

@@ -286,7 +286,7 @@ fn every_change_to_an_event_is_found_out() {
 
 #[test]
 fn another_machine_is_found_out() {
-    let run = record(guest(2), 2, 5_000, ReadPolicy::Carried);
+    let run = record(guest(2), 3, 5_000, ReadPolicy::Carried);
     let found = diverged(replay(Guest { seed: 99, ..run.guest }, &run.log, Box::new(NoDisks)).result);
     assert_eq!(found.entry, 0);
     let directory = tempfile::tempdir().unwrap();

@@ -84,6 +84,7 @@ fn machine(model: &CpuModel, board: Option<&Rng>) -> anyhow::Result<Machine> {
         rtc_base: 1_767_225_600,
         seed: 0,
         disks: vec![DiskSpec { sectors: 64, read_only: false, digest: 0 }; 2],
+        nics: Vec::new(),
         boot: BootSpec::default(),
     };
     let ram = Arc::new(GuestRam::new(RAM)?);

@@ -69,11 +69,19 @@ pub fn input(rng: &Rng) -> Input {
         rng.fill(&mut bytes);
         bytes
     };
-    match rng.below(6) {
+    match rng.below(8) {
         0 => Input::Serial { port: rng.below(3) as u8, bytes: bytes(rng, 300) },
         1 => Input::Key(bytes(rng, 40)),
         2 => Input::Mouse { dx: rng.next() as i16, dy: rng.next() as i16, buttons: rng.next() as u8 },
         3 => Input::PowerButton,
+        4 => Input::Frame { nic: rng.below(2) as u8, bytes: bytes(rng, 1600) },
+        5 if rng.below(64) == 0 => {
+            if rng.below(2) == 0 {
+                Input::PowerOff
+            } else {
+                Input::Reset
+            }
+        }
         _ => Input::DiskDone {
             disk: rng.below(3) as u8,
             tag: rng.below(4),
@@ -132,6 +140,7 @@ impl World for Weather {
                 };
                 u64::from(disk) << 40 ^ tag << 48 ^ op
             }
+            Output::Frame { nic, bytes } => u64::from(nic) << 56 ^ bytes.len() as u64,
         };
         self.outputs =
             (self.outputs.rotate_left(7) ^ number ^ at.position.count).wrapping_mul(0x9e37_79b9_7f4a_7c15);

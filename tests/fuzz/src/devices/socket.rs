@@ -269,6 +269,7 @@ fn whole_board(_: &Subject, ram: Arc<GuestRam>) -> anyhow::Result<Bus> {
         rtc_base: 1_767_225_600,
         seed: 0,
         disks: vec![DiskSpec { sectors: 64, read_only: false, digest: 0 }; 3],
+        nics: Vec::new(),
         boot: BootSpec::default(),
     };
     Ok(board::build(&spec, &model()?, ram)?)

@@ -55,6 +55,7 @@ impl Recorded {
             rtc_base: 0,
             seed: 0,
             disks: disks.disks().iter_mut().map(disk).collect(),
+            nics: Vec::new(),
             boot: BootSpec {
                 kernel: image_digest(&content),
                 append: kernel.append.clone(),

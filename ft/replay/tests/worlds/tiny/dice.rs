@@ -56,7 +56,7 @@ pub struct Dice {
 }
 
 impl Dice {
-    /// Ends the run at the first stop at or after count `end`.
+    /// Ends the run at the first stop at or after count `end`: this world stops, pulls the plug, or presses the reset button.
     pub fn new(seed: u64, end: u64) -> Self {
         Self { state: seed, image: Image::new(), under_way: Vec::new(), end, sent: 0, outputs: Vec::new() }
     }
@@ -100,7 +100,11 @@ impl World for Dice {
 
     fn poll(&mut self, at: At) -> Result<Option<Input>, Stop> {
         if at.position.count >= self.end {
-            return Err(Stop::Quit);
+            return match self.roll(6) {
+                0 => Ok(Some(Input::PowerOff)),
+                1 => Ok(Some(Input::Reset)),
+                _ => Err(Stop::Quit),
+            };
         }
         Ok(match self.roll(8) {
             0 => {
@@ -110,6 +114,7 @@ impl World for Dice {
             }
             1 => Some(Input::Key(vec![self.roll(0x80) as u8])),
             2 if self.roll(4) == 0 => Some(Input::PowerButton),
+            4 if self.roll(4) == 0 => Some(Input::Frame { nic: 0, bytes: vec![self.roll(0x100) as u8; 60] }),
             3 if !self.under_way.is_empty() => {
                 let which = self.roll(self.under_way.len() as u64) as usize;
                 Some(self.under_way.remove(which))

@@ -236,6 +236,10 @@ impl Device for Chip {
                 self.state = mix(self.state, tag);
                 let _ = cx.ram.write(0x2000 + tag % 16 * 2048, &data);
             }
+            Input::Frame { nic, bytes } => {
+                self.state = mix(self.state, bytes.iter().map(|b| u64::from(*b)).sum());
+                cx.emit(Output::Frame { nic, bytes });
+            }
             other => self.state = mix(self.state, format!("{other:?}").len() as u64),
         }
     }
@@ -269,7 +273,14 @@ fn bus(ram: Arc<GuestRam>) -> Bus {
     for port in [DATA, DISK, TIMER, 0xf4] {
         builder.ports(port..=port, chip, PortWidth::Any);
     }
-    for plug in [InputPort::Serial(0), InputPort::Keyboard, InputPort::Disk(0), InputPort::PowerButton] {
+    let plugs = [
+        InputPort::Serial(0),
+        InputPort::Keyboard,
+        InputPort::Disk(0),
+        InputPort::Net(0),
+        InputPort::PowerButton,
+    ];
+    for plug in plugs {
         builder.plug(plug, chip);
     }
     builder.cpu_interrupts(&[chip]);
@@ -285,6 +296,7 @@ pub fn spec(guest: Guest) -> MachineSpec {
         rtc_base: 0,
         seed: guest.seed,
         disks: vec![DiskSpec { sectors: SECTORS, read_only: false, digest: 0 }],
+        nics: Vec::new(),
         boot: BootSpec::default(),
     }
 }
