@@ -71,9 +71,6 @@ impl PairOptions {
         if self.vm.is_empty() || self.vm.contains(['/', '.']) {
             bail!("--vm '{}': the name becomes a file's: leave out '/' and '.'", self.vm);
         }
-        let mut claimant = [0; 8];
-        rustix::rand::getrandom(&mut claimant, rustix::rand::GetRandomFlags::empty())?;
-        let claimant = format!("{}-{:016x}", std::process::id(), u64::from_le_bytes(claimant));
         let defaults = Timing::default();
         let silence = self.silence * MS;
         Ok(Options {
@@ -87,7 +84,7 @@ impl PairOptions {
                 ..defaults
             },
             console: self.console.clone(),
-            arbiter: Arc::new(DirectoryArbiter::new(&self.arbiter, claimant)?),
+            arbiter: Arc::new(DirectoryArbiter::new(&self.arbiter)?),
         })
     }
 

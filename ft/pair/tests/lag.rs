@@ -2,22 +2,48 @@
 //! How far a secondary is behind, and when a primary's guest waits for it: a guest that sleeps must not.
 
 use gemel_machine::{At, Position, TimeBase, VirtTime};
-use gemel_pair::protocol::{Action, Event, Hello, Mark, Member, Message, PROTOCOL, Role, Timing};
+use gemel_pair::protocol::{
+    Action, Changed, Event, Hello, Mark, Member, MemberId, Membership, Message, PROTOCOL, PeerId, Role,
+    Timing,
+};
 
 const MS: u64 = 1_000_000;
 /// Counts in a millisecond of guest time.
 const COUNTS: u64 = 250_000;
 
+const PEER: PeerId = PeerId(1);
+
+fn name(role: Role) -> MemberId {
+    MemberId(if role == Role::Primary { 1 } else { 2 })
+}
+
 fn hello(role: Role) -> Hello {
-    Hello { protocol: PROTOCOL, vm: "lag".into(), role, epoch: 1, machine: 3, log_header: Vec::new() }
+    Hello {
+        protocol: PROTOCOL,
+        vm: "lag".into(),
+        role,
+        member: name(role),
+        epoch: 1,
+        running: false,
+        machine: 3,
+        log_header: Vec::new(),
+    }
 }
 
 /// A side whose pair is complete, at time 0 of its clock.
 fn side(role: Role, peer: Role) -> Member {
     let timing = Timing { max_lag: 10 * MS, time_base: TimeBase { num: 4, den: 1 }, ..Timing::default() };
-    let mut member = Member::new(hello(role), timing, 0);
-    member.handle(0, Event::PeerConnected);
-    let started = member.handle(0, Event::PeerMessage(Message::Hello(hello(peer))));
+    let mut member = Member::new(hello(role), 1, timing, 0);
+    member.handle(0, Event::PeerConnected(PEER));
+    member.handle(0, Event::PeerMessage(PEER, Message::Hello(hello(peer))));
+    let members = Membership::new(2, name(Role::Primary), [name(Role::Secondary)]);
+    let started = member.handle(
+        0,
+        match role {
+            Role::Primary => Event::Changed(Some(Changed::Done)),
+            Role::Secondary => Event::PeerMessage(PEER, Message::Members(members)),
+        },
+    );
     assert!(started.contains(&Action::Start));
     member
 }
@@ -29,7 +55,7 @@ fn at(count: u64, time: u64) -> At {
 fn sent(actions: &[Action]) -> Vec<&Message> {
     actions
         .iter()
-        .filter_map(|a| if let Action::ToPeer(message) = a { Some(message) } else { None })
+        .filter_map(|a| if let Action::ToPeer(_, message) = a { Some(message) } else { None })
         .collect()
 }
 
@@ -42,7 +68,7 @@ fn a_guest_that_slept_does_not_wait_for_its_secondary() {
 
     primary.handle(3, Event::Reached(at(12 * COUNTS, 511 * MS)));
     assert_eq!((primary.figures().lag, primary.must_wait()), (12 * MS, true));
-    primary.handle(4, Event::PeerMessage(Message::Ack { sequence: 3, executed: 11 * COUNTS }));
+    primary.handle(4, Event::PeerMessage(PEER, Message::Ack { sequence: 3, executed: 11 * COUNTS }));
     assert_eq!((primary.figures().lag, primary.must_wait()), (MS, false));
 }
 
@@ -51,7 +77,7 @@ fn a_guest_that_slept_does_not_wait_for_its_secondary() {
 fn a_secondary_that_has_caught_up_says_so_at_once() {
     let mut secondary = side(Role::Secondary, Role::Primary);
     let mark = Mark { at: at(12 * COUNTS, 600 * MS), outputs: 0, delivered: 0 };
-    let heard = secondary.handle(5, Event::PeerMessage(Message::Mark { sequence: 1, mark }));
+    let heard = secondary.handle(5, Event::PeerMessage(PEER, Message::Mark { sequence: 1, mark }));
     assert_eq!(sent(&heard), [&Message::Ack { sequence: 1, executed: 0 }]);
     assert_eq!(secondary.figures().lag, 12 * MS);
 

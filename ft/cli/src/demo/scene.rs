@@ -30,6 +30,8 @@ const POWER_OFF: &str = "poweroff -f\r";
 
 /// A step may take so long. Booting takes seconds; a busy host has time.
 const PATIENCE: Duration = Duration::from_secs(180);
+/// The epoch of the pair: the primary has one before it has its secondary.
+const PAIR_EPOCH: u64 = 2;
 const FIGURES_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What was seen.
@@ -174,7 +176,7 @@ impl Scene<'_> {
         match shown {
             Shown::Output(Channel::Serial(0), bytes) => {
                 self.first_byte.get_or_insert_with(Instant::now);
-                if self.played.killed.is_some() && self.epoch > 1 {
+                if self.played.killed.is_some() && self.epoch > PAIR_EPOCH {
                     self.played.first_output.get_or_insert_with(now);
                 }
                 self.screen.guest(&bytes)?;

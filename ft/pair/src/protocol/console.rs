@@ -147,6 +147,11 @@ impl ConsoleServer {
         self.accepted = self.accepted.max(self.taken);
     }
 
+    /// This machine is a clone, of one that took so many bytes.
+    pub(super) fn restore(&mut self, taken: u64) {
+        (self.taken, self.accepted) = (taken, taken);
+    }
+
     /// This side is live in `epoch` from now on.
     pub(super) fn go_live(&mut self, epoch: u64, out: &mut Vec<ServerAction>) {
         if self.live == Some(epoch) {

@@ -3,11 +3,12 @@
 //! Not responsible for: threads, sockets, the arbiter's storage, the machine (`shell`, or a simulation).
 
 use super::console::{ClientId, ConsoleServer, ServerAction, ToClient, ToServer};
-use super::message::{Hello, Message};
-use super::replication::{ClaimAnswer, Cover, Failover, Phase, Replication, Role, StopReason, Timing};
+use super::membership::{Changed, MemberId, Membership, PeerId};
+use super::message::{ClonePart, Cut, Hello, Message};
+use super::replication::{Cover, Failover, Phase, Replication, Role, StopReason, Timing};
 use super::ring::{Channel, OutputRing};
 use super::watch::Watch;
-use gemel_machine::At;
+use gemel_machine::{At, Digest};
 use serde::{Deserialize, Serialize};
 
 /// Outputs that are kept while nobody fetches them.
@@ -18,12 +19,12 @@ const RING_CAPACITY: usize = 1 << 20;
 pub enum Event {
     /// Time passes; comes about every [`Timing::tick`].
     Tick,
-    /// A connection to the peer stands.
-    PeerConnected,
-    /// The peer says something.
-    PeerMessage(Message),
-    /// The connection to the peer is gone.
-    PeerClosed,
+    /// A connection to a peer stands.
+    PeerConnected(PeerId),
+    /// A peer says something.
+    PeerMessage(PeerId, Message),
+    /// The connection to a peer is gone.
+    PeerClosed(PeerId),
     /// A client says something.
     Client(ClientId, ToServer),
     /// The connection to a client is gone.
@@ -32,39 +33,73 @@ pub enum Event {
     Output(Channel, u8),
     /// The machine took so many bytes of console input, from [`Action::Input`] or from the log.
     InputTaken(u64),
-    /// The live machine's log grew by these bytes.
-    Entries(Vec<u8>),
+    /// The live machine's log grew by these bytes, as this peer gets it.
+    Entries(PeerId, Vec<u8>),
     /// The machine stands at a boundary. A live one has logged everything that happened before it.
     Reached(At),
+    /// The live machine stands at its boundary and waits, after [`Event::Reached`], until [`Member::must_wait`] says no.
+    Held,
     /// The guest ended here: it powered off, or reset a machine that does not start again.
     MachineEnded(At),
     /// The following machine has executed all that was received before [`Action::EndFeed`].
     EndReached,
     /// The following machine is not where the log says.
     Diverged,
-    /// The arbiter's answer to [`Action::Claim`].
-    Claim(ClaimAnswer),
+    /// The live machine's state at this boundary was taken for a peer: its log begins here.
+    Cut {
+        /// Who gets it.
+        peer: PeerId,
+        /// The boundary.
+        at: At,
+        /// The header of the log that begins here.
+        log_header: Vec<u8>,
+    },
+    /// What a clone made at the peer's cut must be equal to.
+    CutDigest {
+        /// Who gets it.
+        peer: PeerId,
+        /// Of the machine at the cut.
+        digest: Digest,
+    },
+    /// A peer cannot be cloned to.
+    CloneFailed(PeerId),
+    /// This machine has the state that it was sent, and is at the cut.
+    Restored(Digest),
+    /// The arbiter's answer to [`Action::Change`]; none if it cannot be reached, and nobody knows.
+    Changed(Option<Changed>),
+    /// Somebody wants the pair without this member.
+    Unprotect(MemberId),
+    /// Somebody wants another member to lead, this one or any.
+    FailOver(Option<MemberId>),
 }
 
 /// What a side wants done, in this order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Action {
-    /// Say something to the peer.
-    ToPeer(Message),
-    /// End the connection to the peer, after what was said before.
-    ClosePeer,
+    /// Say something to a peer.
+    ToPeer(PeerId, Message),
+    /// End the connection to a peer, after what was said before.
+    ClosePeer(PeerId),
+    /// Copy the running machine to this peer, up to [`Event::Cut`].
+    Clone(PeerId),
+    /// Part of the machine that this one is to become.
+    ClonePart(ClonePart),
+    /// What follows is the log from here on; the machine is to be put here, then [`Event::Restored`].
+    Cut {
+        /// The boundary.
+        at: At,
+        /// The header of the log that begins here.
+        log_header: Vec<u8>,
+    },
     /// Say something to a client.
     ToClient(ClientId, ToClient),
     /// End the connection to a client, after what was said before.
     CloseClient(ClientId),
     /// The client asks for figures: answer with [`ToClient::Figures`].
     TellFigures(ClientId),
-    /// Ask the arbiter for this epoch.
-    Claim {
-        /// The epoch.
-        epoch: u64,
-    },
-    /// The pair is complete: the machine starts.
+    /// Ask the arbiter for this change; [`Event::Changed`] has the answer. One at a time.
+    Change(Membership),
+    /// This side's machine may run.
     Start,
     /// Log bytes to follow.
     Feed(Vec<u8>),
@@ -87,6 +122,10 @@ pub struct Figures {
     pub phase: Phase,
     /// The epoch.
     pub epoch: u64,
+    /// This side's name.
+    pub member: MemberId,
+    /// Who is in sync, as far as this side knows.
+    pub members: Vec<MemberId>,
     /// Position of the machine (count).
     pub position: u64,
     /// Guest time of the machine (ns).
@@ -123,9 +162,9 @@ pub struct Member {
 
 impl Member {
     /// A side at power-on. See [`Replication::new`].
-    pub fn new(hello: Hello, timing: Timing, now: u64) -> Self {
+    pub fn new(hello: Hello, wanted: usize, timing: Timing, now: u64) -> Self {
         Self {
-            replication: Replication::new(hello, timing, now),
+            replication: Replication::new(hello, wanted, timing, now),
             ring: OutputRing::new(RING_CAPACITY),
             console: ConsoleServer::new(),
             timing,
@@ -144,14 +183,21 @@ impl Member {
         self.replication.is_live() && self.ring.is_full() || self.replication.must_wait()
     }
 
+    /// Whether this side leads and wants a secondary more: the next that answers is to be connected.
+    pub fn wants_peer(&self) -> bool {
+        !self.ended && self.replication.wants_peer()
+    }
+
     /// What there is to tell.
     pub fn figures(&self) -> Figures {
         let Self { replication, ring, console, .. } = self;
         let at = replication.reached();
         Figures {
             role: replication.role(),
-            phase: replication.phase().clone(),
+            phase: replication.phase(),
             epoch: replication.epoch(),
+            member: replication.member(),
+            members: replication.membership().map(|m| m.members.clone()).unwrap_or_default(),
             position: at.position.count,
             guest_time: at.time.0,
             lag: replication.lag(),
@@ -172,14 +218,15 @@ impl Member {
             return out;
         }
         let mut served = Vec::new();
+        self.replication.observe(self.cover(), self.ring.delivered());
         match event {
             // The two frequent ones change nothing that anybody sees before the next mark.
             Event::Output(channel, byte) => {
                 self.ring.push(channel, byte);
                 return out;
             }
-            Event::Entries(bytes) => {
-                self.replication.entries(now, bytes, &mut out);
+            Event::Entries(peer, bytes) => {
+                self.replication.entries(now, peer, bytes, &mut out);
                 return out;
             }
             Event::InputTaken(bytes) => {
@@ -190,20 +237,30 @@ impl Member {
                 self.replication.tick(now, &mut out);
                 self.end_when_delivered(now, &mut out);
             }
-            Event::PeerConnected => self.replication.connected(now, &mut out),
-            Event::PeerMessage(message) => self.replication.received(now, message, &mut out),
-            Event::PeerClosed => self.replication.closed(now, &mut out),
+            Event::PeerConnected(peer) => self.replication.connected(now, peer, &mut out),
+            Event::PeerMessage(peer, message) => self.message(now, peer, message, &mut out),
+            Event::PeerClosed(peer) => self.replication.closed(now, peer, &mut out),
             Event::Client(id, ToServer::Figures) => out.push(Action::TellFigures(id)),
             Event::Client(id, message) => self.console.message(id, message, &mut self.ring, &mut served),
             Event::ClientClosed(id) => self.console.closed(id),
-            Event::Reached(at) => self.reached(now, at, &mut out),
+            Event::Reached(at) => self.replication.reach(now, at, &mut out),
+            Event::Held => self.replication.held(now, &mut out),
             Event::MachineEnded(at) => {
-                self.reached(now, at, &mut out);
+                self.replication.reach(now, at, &mut out);
                 self.ended = true;
             }
             Event::EndReached => self.replication.end_reached(now, &mut out),
             Event::Diverged => self.replication.diverged(now, &mut out),
-            Event::Claim(answer) => self.replication.claim_answered(now, answer, &mut out),
+            Event::Cut { peer, at, log_header } => {
+                let cut = Cut { at, log_header, ring: self.ring.state(), inputs: self.console.taken() };
+                self.replication.cut(now, peer, Message::Cut(cut), &mut out);
+            }
+            Event::CutDigest { peer, digest } => self.replication.cut_digest(now, peer, digest, &mut out),
+            Event::CloneFailed(peer) => self.replication.clone_failed(now, peer, &mut out),
+            Event::Restored(digest) => self.replication.restored(now, digest, &mut out),
+            Event::Changed(answer) => self.replication.changed(now, answer, &mut out),
+            Event::Unprotect(member) => self.replication.unprotect(now, member, &mut out),
+            Event::FailOver(to) => self.replication.fail_over(to),
         }
         // A machine that ended has nothing more to catch up with.
         if self.ended {
@@ -213,16 +270,25 @@ impl Member {
         out
     }
 
-    fn reached(&mut self, now: u64, at: At, out: &mut Vec<Action>) {
-        let cover = Cover { outputs: self.ring.emitted(), inputs: self.console.taken() };
-        self.replication.reach(now, at, cover, self.ring.delivered(), out);
+    fn cover(&self) -> Cover {
+        Cover { outputs: self.ring.emitted(), inputs: self.console.taken() }
+    }
+
+    fn message(&mut self, now: u64, peer: PeerId, message: Message, out: &mut Vec<Action>) {
+        if let Message::Cut(cut) = &message
+            && self.replication.phase() == Phase::Cloning
+        {
+            self.ring.restore(cut.ring.clone());
+            self.console.restore(cut.inputs);
+        }
+        self.replication.received(now, peer, message, out);
     }
 
     /// Lets leave what may, and tells the clients what changed.
     fn serve(&mut self, mut served: Vec<ServerAction>, out: &mut Vec<Action>) {
         let open = self.replication.open();
         self.ring.release(open.outputs);
-        self.ring.deliver(self.replication.delivered_at_peer());
+        self.ring.deliver(self.replication.delivered_at_leader());
         if let Phase::Stopped(reason) = self.replication.phase() {
             let guest_ended = matches!(reason, StopReason::GuestEnded | StopReason::PeerEnded);
             self.console.stop(guest_ended, &mut served);

@@ -5,13 +5,15 @@
 //! A frame is a length (u32, little-endian, at most [`MAX_FRAME`]) and that many bytes of postcard. Anything else ends the
 //! connection.
 
+use super::membership::{MemberId, Membership};
 use super::replication::Role;
-use gemel_machine::At;
+use super::ring::RingState;
+use gemel_machine::{At, Digest};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// Version of everything in this module. Peers and clients of another version are refused.
-pub const PROTOCOL: u16 = 2;
+pub const PROTOCOL: u16 = 3;
 
 /// The longest body of a frame. The longest log entry is a disk read, which fits.
 pub const MAX_FRAME: usize = 16 << 20;
@@ -23,10 +25,14 @@ pub struct Hello {
     pub protocol: u16,
     /// The VM's name, as the arbiter knows it.
     pub vm: String,
-    /// Who speaks.
+    /// What it is.
     pub role: Role,
+    /// Who speaks, among all that ever take part.
+    pub member: MemberId,
     /// The pair's epoch; the primary's counts.
     pub epoch: u64,
+    /// From the primary: its guest runs, so what follows is a clone of it, and not the log from power-on.
+    pub running: bool,
     /// [`gemel_machine::MachineSpec::id`]: equal on both sides.
     pub machine: u64,
     /// The primary's log header, from which the secondary takes RTC and seed before it computes `machine`. A
@@ -47,6 +53,23 @@ pub struct Mark {
     pub delivered: u64,
 }
 
+/// A part of a running machine on its way to a standby: the shell's, opaque to the protocol.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ClonePart(pub Vec<u8>);
+
+/// Where the state was taken that a standby gets, and what goes with it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Cut {
+    /// The boundary.
+    pub at: At,
+    /// The header of the log that begins here.
+    pub log_header: Vec<u8>,
+    /// The outputs that may still be wanted.
+    pub ring: RingState,
+    /// Console input bytes that the guest took before.
+    pub inputs: u64,
+}
+
 /// Why a side takes its leave.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Goodbye {
@@ -56,6 +79,10 @@ pub enum Goodbye {
     Diverged,
     /// You are not the peer I need, and why.
     Refused(String),
+    /// I go on without you.
+    Dismissed,
+    /// I lead from this epoch on, as you wanted.
+    Leads(u64),
 }
 
 /// A message between the sides.
@@ -91,6 +118,19 @@ pub enum Message {
         /// As in [`Message::Ack`].
         executed: u64,
     },
+    /// Part of the state of a running machine.
+    Clone(ClonePart),
+    /// The state is that of this boundary, and `Entries` and `Mark` from here on follow.
+    Cut(Cut),
+    /// The standby has the state.
+    Restored {
+        /// What its machine is.
+        digest: Digest,
+    },
+    /// The register's content, of which the receiver is a part.
+    Members(Membership),
+    /// Everything is in your hands: claim the next epoch.
+    TakeOver,
     /// The last message.
     Goodbye(Goodbye),
 }

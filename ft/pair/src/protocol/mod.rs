@@ -16,8 +16,12 @@
 
 mod client;
 mod console;
+mod following;
+mod leading;
 mod member;
+mod membership;
 mod message;
+mod peer;
 mod replication;
 mod ring;
 mod watch;
@@ -25,7 +29,10 @@ mod watch;
 pub use client::{ClientAction, ClientEvent, ConsoleClient};
 pub use console::{ClientId, ConsoleServer, INPUT_WINDOW, ToClient, ToServer};
 pub use member::{Action, Event, Figures, Member};
-pub use message::{FrameError, Goodbye, Hello, MAX_FRAME, Mark, Message, PROTOCOL, decode, encode};
-pub use replication::{ClaimAnswer, Failover, Phase, Replication, Role, StopReason, Timing};
-pub use ring::{Channel, OutputRing};
+pub use membership::{Changed, MemberId, Membership, PeerId};
+pub use message::{
+    ClonePart, Cut, FrameError, Goodbye, Hello, MAX_FRAME, Mark, Message, PROTOCOL, decode, encode,
+};
+pub use replication::{Failover, Phase, Replication, Role, StopReason, Timing};
+pub use ring::{Channel, OutputRing, RingState};
 pub use watch::Watch;

@@ -1,22 +1,24 @@
-//! Who is live: the state machine of the two sides of a pair.
+//! Who is live: the state machine of one side.
 //!
 //! Not responsible for: keeping outputs (`ring`), clients (`console`), executing (`shell`).
 //!
 //! ```text
-//! primary    Sync -> Primary -------+                      +-> Live (unprotected)
-//!                                   +-> Arbitrating -won---+
-//! secondary  Sync -> Secondary -----+        |             +-> GoingLive -> Live (unprotected)
-//!                        |                  lost
-//!                        +-differs-> Stopped <+
-//!                        +-guest ended-> Finishing -> Stopped
+//! leads      Sync -> Primary <-> Live (unprotected)         a change of members that is not answered: Arbitrating
+//!                       +-> HandingOver -> Stopped          the arbiter refuses: Stopped
+//!
+//! follows    Sync ------------+-> Secondary -> Arbitrating -won-> GoingLive -> Live, and leads
+//!             +-> Cloning -> Joining -+  |         +-lost-> Stopped
+//!                                        +-differs-> Stopped
+//!                                        +-guest ended-> Finishing -> Stopped
 //! ```
 
+use super::following::Following;
+use super::leading::Leading;
 use super::member::Action;
-use super::message::{Goodbye, Hello, Mark, Message, PROTOCOL};
-use super::watch::Watch;
-use gemel_machine::{At, Clock, Reckoning, TimeBase};
+use super::membership::{Changed, MemberId, Membership, PeerId};
+use super::message::{Hello, Message};
+use gemel_machine::{At, Clock, Digest, Reckoning, TimeBase};
 use serde::{Deserialize, Serialize};
-use std::collections::VecDeque;
 
 /// What a side is at power-on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -34,9 +36,15 @@ pub enum Phase {
     Sync,
     /// Live, with a secondary.
     Primary,
-    /// Following a primary.
+    /// Live, and about to hand over to a secondary: the guest stands still.
+    HandingOver,
+    /// Becoming the clone of a running machine.
+    Cloning,
+    /// Cloned and following, but no member yet.
+    Joining,
+    /// Following a primary, as a member.
     Secondary,
-    /// The peer is suspected; the arbiter is asked.
+    /// A peer is suspected, or leaves; the arbiter is asked.
     Arbitrating,
     /// Won the epoch; on the way to the last entry or mark.
     GoingLive,
@@ -51,8 +59,10 @@ pub enum Phase {
 /// Why a side stopped.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum StopReason {
-    /// The other side has the next epoch.
+    /// Another side has the next epoch, or goes on without this one.
     Lost,
+    /// Another side goes on, as was asked for.
+    HandedOver,
     /// The machine is not where the log says it must be.
     Diverged,
     /// The guest ended here.
@@ -61,19 +71,8 @@ pub enum StopReason {
     PeerEnded,
     /// The peer is not one, and why.
     Refused(String),
-    /// The peer went before the pair was complete.
+    /// The peer went before this side was in sync.
     NeverInSync,
-}
-
-/// What the arbiter said.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ClaimAnswer {
-    /// The epoch is ours.
-    Won,
-    /// It is the other side's.
-    Lost,
-    /// No answer; nobody knows.
-    Unreachable,
 }
 
 /// The protocol's times, in nanoseconds.
@@ -114,6 +113,13 @@ impl Default for Timing {
     }
 }
 
+impl Timing {
+    /// Guest time that so many counts take (ns).
+    pub(super) fn worth(&self, counts: u64) -> u64 {
+        Clock::new(Reckoning::Instructions(self.time_base)).time_at(counts).0
+    }
+}
+
 /// What may be seen from outside: outputs and console inputs below these numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Cover {
@@ -122,7 +128,22 @@ pub(super) struct Cover {
 }
 
 impl Cover {
-    const ALL: Self = Self { outputs: u64::MAX, inputs: u64::MAX };
+    pub(super) const ALL: Self = Self { outputs: u64::MAX, inputs: u64::MAX };
+
+    /// What both cover.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self { outputs: self.outputs.min(other.outputs), inputs: self.inputs.min(other.inputs) }
+    }
+
+    /// What one of them covers.
+    pub(super) fn or(self, other: Self) -> Self {
+        Self { outputs: self.outputs.max(other.outputs), inputs: self.inputs.max(other.inputs) }
+    }
+
+    /// Whether this covers all that the other does.
+    pub(super) fn covers(self, other: Self) -> bool {
+        self.outputs >= other.outputs && self.inputs >= other.inputs
+    }
 }
 
 /// When what happened, on the side's own clock. Zero: not yet.
@@ -140,59 +161,76 @@ pub struct Failover {
     pub lag: u64,
 }
 
+/// What both kinds of side know.
+#[derive(Clone, Debug)]
+pub(super) struct Facts {
+    pub hello: Hello,
+    pub timing: Timing,
+    /// Secondaries wanted.
+    pub wanted: usize,
+    /// Where this machine is.
+    pub reached: At,
+    /// Everything that happened here so far.
+    pub cover: Cover,
+    /// Outputs that the console's client has acknowledged.
+    pub delivered: u64,
+    pub failover: Failover,
+    pub stopped: Option<StopReason>,
+}
+
+impl Facts {
+    pub(super) fn me(&self) -> MemberId {
+        self.hello.member
+    }
+
+    pub(super) fn stop(&mut self, reason: StopReason, out: &mut Vec<Action>) {
+        if self.stopped.is_none() {
+            self.stopped = Some(reason.clone());
+            out.push(Action::Stop(reason));
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Part {
+    Leads(Leading),
+    Follows(Following),
+}
+
 /// One side's part in the protocol.
 #[derive(Clone, Debug)]
 pub struct Replication {
     role: Role,
-    phase: Phase,
-    hello: Hello,
-    timing: Timing,
-    watch: Watch,
-    last_sent: u64,
-    /// Of the latest `Entries` or `Mark` sent or received.
-    sequence: u64,
-    /// Primary: marks that the secondary has not acknowledged.
-    unacknowledged: VecDeque<(u64, Cover)>,
-    /// What may be seen from outside.
-    open: Cover,
-    /// Where this machine is.
-    reached: At,
-    /// Primary: the count up to which the secondary has executed. Secondary: the latest mark's.
-    peer_count: u64,
-    /// Secondary: the count that the primary was told last.
-    told: u64,
-    delivered: u64,
-    /// When to ask the arbiter again.
-    retry_at: Option<u64>,
-    failover: Failover,
+    facts: Facts,
+    part: Part,
 }
-
-/// A secondary that executes tells how far it is so often, on its own clock and by what it has executed (ns).
-const PROGRESS_INTERVAL: u64 = 1_000_000;
 
 const POWER_ON: At =
     At { position: gemel_machine::Position { count: 0, rip: 0, rcx: 0 }, time: gemel_machine::VirtTime(0) };
 
 impl Replication {
-    /// A side at power-on. A primary has won `hello.epoch` from the arbiter before; a secondary takes it over.
-    pub fn new(hello: Hello, timing: Timing, now: u64) -> Self {
-        Self {
-            role: hello.role,
-            phase: Phase::Sync,
+    /// A side at power-on. A primary has made `hello.epoch` its own at the arbiter before, with no other member; it starts when
+    /// `wanted` secondaries are in sync. A secondary takes the epoch over.
+    pub fn new(hello: Hello, wanted: usize, timing: Timing, now: u64) -> Self {
+        let role = hello.role;
+        let (epoch, member, hello_runs) = (hello.epoch, hello.member, hello.running);
+        let facts = Facts {
             hello,
             timing,
-            watch: Watch::new(now, 2 * timing.tick),
-            last_sent: now,
-            sequence: 0,
-            unacknowledged: VecDeque::new(),
-            open: Cover::default(),
+            wanted,
             reached: POWER_ON,
-            peer_count: 0,
-            told: 0,
+            cover: Cover::default(),
             delivered: 0,
-            retry_at: None,
             failover: Failover::default(),
-        }
+            stopped: None,
+        };
+        let part = match role {
+            Role::Primary => {
+                Part::Leads(Leading::at_power_on(Membership::new(epoch, member, []), hello_runs))
+            }
+            Role::Secondary => Part::Follows(Following::new(now, timing)),
+        };
+        Self { role, facts, part }
     }
 
     /// What this side was at power-on.
@@ -200,309 +238,234 @@ impl Replication {
         self.role
     }
 
+    /// Its name among all that take part.
+    pub fn member(&self) -> MemberId {
+        self.facts.me()
+    }
+
     /// What this side does now.
-    pub fn phase(&self) -> &Phase {
-        &self.phase
+    pub fn phase(&self) -> Phase {
+        match (&self.facts.stopped, &self.part) {
+            (Some(reason), _) => Phase::Stopped(reason.clone()),
+            (None, Part::Leads(leading)) => leading.phase(),
+            (None, Part::Follows(following)) => following.phase(),
+        }
     }
 
     /// The epoch that this side lives in.
     pub fn epoch(&self) -> u64 {
-        self.hello.epoch
+        self.facts.hello.epoch
+    }
+
+    /// The membership that this side knows of, if any.
+    pub fn membership(&self) -> Option<&Membership> {
+        match &self.part {
+            Part::Leads(leading) => Some(leading.membership()),
+            Part::Follows(following) => following.membership(),
+        }
     }
 
     /// Whether the guest takes input here and clients are served.
     pub fn is_live(&self) -> bool {
-        match self.phase {
-            Phase::Primary | Phase::Live => true,
-            Phase::Arbitrating => self.role == Role::Primary,
-            _ => false,
-        }
+        self.facts.stopped.is_none() && matches!(&self.part, Part::Leads(leading) if leading.has_started())
     }
 
     /// When what happened.
     pub fn failover(&self) -> Failover {
-        self.failover
+        self.facts.failover
     }
 
-    /// How far the secondary is behind: what it still has to execute, as guest time (ns). Idle time costs no execution, so it
-    /// does not count.
+    /// How far a secondary is behind: what it still has to execute, as guest time (ns); of several the last. Idle time costs no
+    /// execution, so it does not count.
     pub fn lag(&self) -> u64 {
-        let (here, peer) = (self.reached.position.count, self.peer_count);
-        match self.phase {
-            Phase::Primary => self.worth(here.saturating_sub(peer)),
-            Phase::Secondary | Phase::Arbitrating | Phase::GoingLive if self.role == Role::Secondary => {
-                self.worth(peer.saturating_sub(here))
-            }
-            _ => 0,
+        match &self.part {
+            Part::Leads(leading) => leading.lag(&self.facts),
+            Part::Follows(following) => following.lag(&self.facts),
         }
-    }
-
-    /// Guest time that so many counts take.
-    fn worth(&self, counts: u64) -> u64 {
-        Clock::new(Reckoning::Instructions(self.timing.time_base)).time_at(counts).0
     }
 
     /// Where this machine is.
     pub fn reached(&self) -> At {
-        self.reached
+        self.facts.reached
+    }
+
+    /// The peers that have the log from power-on and nothing else: at the start, those to send it to.
+    pub fn peers_from_power_on(&self) -> Vec<PeerId> {
+        match &self.part {
+            Part::Leads(leading) => leading.peers_from_power_on().collect(),
+            Part::Follows(_) => Vec::new(),
+        }
+    }
+
+    /// Whether another secondary is wanted and none is on its way.
+    pub fn wants_peer(&self) -> bool {
+        self.is_live() && matches!(&self.part, Part::Leads(leading) if leading.peers() < self.facts.wanted)
+    }
+
+    /// Whether a secondary is so far behind that a live guest has to wait, or the guest is to stand still.
+    pub fn must_wait(&self) -> bool {
+        match &self.part {
+            Part::Leads(leading) => leading.must_wait(&self.facts),
+            Part::Follows(_) => false,
+        }
+    }
+
+    /// Primary: how many marks wait for their acknowledgement.
+    pub fn marks_in_flight(&self) -> usize {
+        match &self.part {
+            Part::Leads(leading) => leading.marks_in_flight(),
+            Part::Follows(_) => 0,
+        }
     }
 
     pub(super) fn open(&self) -> Cover {
-        self.open
+        match &self.part {
+            Part::Leads(leading) => leading.open(),
+            Part::Follows(_) => Cover::default(),
+        }
     }
 
-    /// Outputs that the peer says were delivered.
-    pub(super) fn delivered_at_peer(&self) -> u64 {
-        if self.role == Role::Secondary { self.delivered } else { 0 }
+    /// Outputs that the leader says were delivered.
+    pub(super) fn delivered_at_leader(&self) -> u64 {
+        match &self.part {
+            Part::Leads(_) => 0,
+            Part::Follows(following) => following.delivered(),
+        }
     }
 
-    fn send(&mut self, now: u64, message: Message, out: &mut Vec<Action>) {
-        self.last_sent = now;
-        out.push(Action::ToPeer(message));
+    /// What was seen from outside so far, and what there is to see.
+    pub(super) fn observe(&mut self, cover: Cover, delivered: u64) {
+        self.facts.cover = cover;
+        self.facts.delivered = delivered;
     }
 
-    fn stop(&mut self, reason: StopReason, out: &mut Vec<Action>) {
-        self.phase = Phase::Stopped(reason.clone());
-        out.push(Action::ClosePeer);
-        out.push(Action::Stop(reason));
-    }
-
-    /// A connection to the peer stands.
-    pub(super) fn connected(&mut self, now: u64, out: &mut Vec<Action>) {
-        if self.phase == Phase::Sync {
-            self.watch.heard(now);
-            self.send(now, Message::Hello(self.hello.clone()), out);
+    /// A connection to a peer stands.
+    pub(super) fn connected(&mut self, now: u64, peer: PeerId, out: &mut Vec<Action>) {
+        match &mut self.part {
+            Part::Leads(leading) => leading.connected(now, peer, &mut self.facts, out),
+            Part::Follows(following) => following.connected(now, peer, &mut self.facts, out),
         }
     }
 
     /// The connection is gone.
-    pub(super) fn closed(&mut self, now: u64, out: &mut Vec<Action>) {
-        match self.phase {
-            Phase::Primary | Phase::Secondary => self.arbitrate(now, out),
-            Phase::Sync if self.role == Role::Secondary => self.stop(StopReason::NeverInSync, out),
-            _ => {}
+    pub(super) fn closed(&mut self, now: u64, peer: PeerId, out: &mut Vec<Action>) {
+        match &mut self.part {
+            Part::Leads(leading) => leading.closed(now, peer, &mut self.facts, out),
+            Part::Follows(following) => following.closed(now, peer, &mut self.facts, out),
         }
     }
 
     /// A message arrived.
-    pub(super) fn received(&mut self, now: u64, message: Message, out: &mut Vec<Action>) {
-        if !matches!(self.phase, Phase::Sync | Phase::Primary | Phase::Secondary) {
-            return; // Too late: this side has turned to the arbiter.
+    pub(super) fn received(&mut self, now: u64, peer: PeerId, message: Message, out: &mut Vec<Action>) {
+        match &mut self.part {
+            Part::Leads(leading) => leading.received(now, peer, message, &mut self.facts, out),
+            Part::Follows(following) => following.received(now, peer, message, &mut self.facts, out),
         }
-        self.watch.heard(now);
-        self.failover.last_heard = now;
-        match (self.phase.clone(), message) {
-            (Phase::Sync, Message::Hello(hello)) => self.greeted(now, hello, out),
-            (Phase::Sync, Message::Goodbye(Goodbye::Refused(why))) if self.role == Role::Secondary => {
-                self.stop(StopReason::Refused(why), out);
-            }
-            (Phase::Secondary, Message::Entries { sequence, bytes }) if self.follows(sequence) => {
-                out.push(Action::Feed(bytes));
-            }
-            (Phase::Secondary, Message::Mark { sequence, mark }) if self.follows(sequence) => {
-                self.peer_count = self.peer_count.max(mark.at.position.count);
-                self.delivered = self.delivered.max(mark.delivered);
-                out.push(Action::Limit(mark.at));
-                let executed = self.tell();
-                self.send(now, Message::Ack { sequence, executed }, out);
-            }
-            (Phase::Secondary, Message::Goodbye(Goodbye::GuestEnded)) => {
-                self.phase = Phase::Finishing;
-                out.push(Action::EndFeed);
-            }
-            (Phase::Secondary, Message::Heartbeat { delivered, .. }) => {
-                self.delivered = self.delivered.max(delivered);
-            }
-            (Phase::Primary, Message::Ack { sequence, executed }) if sequence <= self.sequence => {
-                self.peer_count = self.peer_count.max(executed);
-                while let Some((_, cover)) = self.unacknowledged.pop_front_if(|(s, _)| *s <= sequence) {
-                    self.open = cover;
-                }
-            }
-            (Phase::Primary, Message::Heartbeat { executed, .. }) => {
-                self.peer_count = self.peer_count.max(executed);
-            }
-            // Whoever differs, or says what it must not say now, is as good as gone.
-            (Phase::Primary | Phase::Secondary, _) => self.arbitrate(now, out),
-            _ => out.push(Action::ClosePeer),
-        }
-    }
-
-    /// Takes the next sequence number; anything else is a peer that cannot be relied on.
-    fn follows(&mut self, sequence: u64) -> bool {
-        let next = self.sequence.wrapping_add(1) == sequence;
-        if next {
-            self.sequence = sequence;
-        }
-        next
-    }
-
-    fn greeted(&mut self, now: u64, peer: Hello, out: &mut Vec<Action>) {
-        let ours = &self.hello;
-        let problem = if peer.protocol != PROTOCOL {
-            Some(format!(
-                "protocol {} here, {} there: run the same gemel on both sides",
-                PROTOCOL, peer.protocol
-            ))
-        } else if peer.vm != ours.vm {
-            Some(format!(
-                "the VM is '{}' here and '{}' there: give both sides the same --vm",
-                ours.vm, peer.vm
-            ))
-        } else if peer.role == ours.role {
-            Some(format!("both sides are a {:?}", ours.role))
-        } else if peer.machine != ours.machine {
-            Some("the machines differ: give both sides the same machine options and identical images".into())
-        } else {
-            None
-        };
-        if let Some(why) = problem {
-            self.send(now, Message::Goodbye(Goodbye::Refused(why.clone())), out);
-            match self.role {
-                Role::Primary => out.push(Action::ClosePeer), // and wait for a better one
-                Role::Secondary => self.stop(StopReason::Refused(why), out),
-            }
-            return;
-        }
-        match self.role {
-            Role::Primary => self.phase = Phase::Primary,
-            Role::Secondary => {
-                self.hello.epoch = peer.epoch;
-                self.phase = Phase::Secondary;
-            }
-        }
-        out.push(Action::Start);
-    }
-
-    fn arbitrate(&mut self, now: u64, out: &mut Vec<Action>) {
-        self.phase = Phase::Arbitrating;
-        self.failover.suspected = now;
-        out.push(Action::ClosePeer);
-        out.push(Action::Claim { epoch: self.hello.epoch + 1 });
     }
 
     /// The arbiter answered, or did not.
-    pub(super) fn claim_answered(&mut self, now: u64, answer: ClaimAnswer, out: &mut Vec<Action>) {
-        if self.phase != Phase::Arbitrating {
-            return;
-        }
-        match answer {
-            ClaimAnswer::Lost => self.stop(StopReason::Lost, out),
-            ClaimAnswer::Unreachable => self.retry_at = Some(now.saturating_add(self.timing.retry)),
-            ClaimAnswer::Won => {
-                self.hello.epoch += 1;
-                self.open = Cover::ALL;
-                self.unacknowledged.clear();
-                self.failover.claimed = now;
-                match self.role {
-                    Role::Primary => {
-                        self.phase = Phase::Live;
-                        self.failover.live = now;
-                    }
-                    Role::Secondary => {
-                        self.failover.lag = self.lag();
-                        self.phase = Phase::GoingLive;
-                        out.push(Action::EndFeed);
-                    }
-                }
-            }
+    pub(super) fn changed(&mut self, now: u64, answer: Option<Changed>, out: &mut Vec<Action>) {
+        match &mut self.part {
+            Part::Leads(leading) => leading.changed(now, answer, &mut self.facts, out),
+            Part::Follows(following) => following.changed(now, answer, &mut self.facts, out),
         }
     }
 
     /// Time passes.
     pub(super) fn tick(&mut self, now: u64, out: &mut Vec<Action>) {
-        let silent = self.watch.look(now);
-        match self.phase {
-            Phase::Primary | Phase::Secondary => {
-                let limit = if self.role == Role::Primary { self.timing.drop } else { self.timing.silence };
-                if silent > limit {
-                    self.arbitrate(now, out);
-                } else if now.saturating_sub(self.last_sent) >= self.timing.heartbeat {
-                    self.heartbeat(now, out);
-                }
-            }
-            Phase::Arbitrating if self.retry_at.is_some_and(|at| at <= now) => {
-                self.retry_at = None;
-                out.push(Action::Claim { epoch: self.hello.epoch + 1 });
-            }
-            _ => {}
+        match &mut self.part {
+            Part::Leads(leading) => leading.tick(now, &mut self.facts, out),
+            Part::Follows(following) => following.tick(now, &mut self.facts, out),
         }
     }
 
-    fn heartbeat(&mut self, now: u64, out: &mut Vec<Action>) {
-        let (delivered, executed) = (self.delivered, self.tell());
-        self.send(now, Message::Heartbeat { delivered, executed }, out);
-    }
-
-    /// The count that this machine has executed, to be told to the peer.
-    fn tell(&mut self) -> u64 {
-        self.told = self.reached.position.count;
-        self.told
-    }
-
-    /// Whether the secondary is so far behind that a live guest has to wait.
-    pub fn must_wait(&self) -> bool {
-        self.phase == Phase::Primary && self.lag() > self.timing.max_lag
-    }
-
-    /// The live machine's log grew.
-    pub(super) fn entries(&mut self, now: u64, bytes: Vec<u8>, out: &mut Vec<Action>) {
-        if self.phase == Phase::Primary {
-            self.sequence += 1;
-            self.send(now, Message::Entries { sequence: self.sequence, bytes }, out);
+    /// The live machine's log grew, as this peer gets it.
+    pub(super) fn entries(&mut self, now: u64, peer: PeerId, bytes: Vec<u8>, out: &mut Vec<Action>) {
+        if let Part::Leads(leading) = &mut self.part {
+            leading.entries(now, peer, bytes, out);
         }
     }
 
     /// The machine stands here; a live one has logged all that happened before.
-    pub(super) fn reach(&mut self, now: u64, at: At, cover: Cover, delivered: u64, out: &mut Vec<Action>) {
-        self.reached = at;
-        if self.role == Role::Primary {
-            self.delivered = delivered;
+    pub(super) fn reach(&mut self, now: u64, at: At, out: &mut Vec<Action>) {
+        self.facts.reached = at;
+        match &mut self.part {
+            Part::Leads(leading) => leading.reach(now, at, &mut self.facts, out),
+            Part::Follows(following) => following.reach(now, at, &mut self.facts, out),
         }
-        if self.phase == Phase::Primary {
-            self.sequence += 1;
-            self.unacknowledged.push_back((self.sequence, cover));
-            let mark = Mark { at, outputs: cover.outputs, delivered };
-            self.send(now, Message::Mark { sequence: self.sequence, mark }, out);
-        } else if self.phase == Phase::Secondary {
-            // A primary that waits for this side sends nothing that would be acknowledged.
-            let executed = self.worth(at.position.count.saturating_sub(self.told));
-            if executed.max(now.saturating_sub(self.last_sent)) >= PROGRESS_INTERVAL {
-                self.heartbeat(now, out);
-            }
+    }
+
+    /// The machine's state at this boundary was taken for a peer.
+    pub(super) fn cut(&mut self, now: u64, peer: PeerId, message: Message, out: &mut Vec<Action>) {
+        if let Part::Leads(leading) = &mut self.part {
+            leading.cut(now, peer, message, &self.facts, out);
+        }
+    }
+
+    /// What a clone made at the cut must be equal to.
+    pub(super) fn cut_digest(&mut self, now: u64, peer: PeerId, digest: Digest, out: &mut Vec<Action>) {
+        if let Part::Leads(leading) = &mut self.part {
+            leading.cut_digest(now, peer, digest, &mut self.facts, out);
+        }
+    }
+
+    /// A peer cannot be cloned to.
+    pub(super) fn clone_failed(&mut self, now: u64, peer: PeerId, out: &mut Vec<Action>) {
+        if let Part::Leads(leading) = &mut self.part {
+            leading.leave(now, peer, None, &mut self.facts, out);
+        }
+    }
+
+    /// This machine is the clone, and stands at the cut.
+    pub(super) fn restored(&mut self, now: u64, digest: Digest, out: &mut Vec<Action>) {
+        if let Part::Follows(following) = &mut self.part {
+            following.restored(now, digest, out);
+        }
+    }
+
+    /// The live machine stands still because it has to wait, and all that happened before is covered by a mark.
+    pub(super) fn held(&mut self, now: u64, out: &mut Vec<Action>) {
+        if let Part::Leads(leading) = &mut self.part {
+            leading.held(now, &mut self.facts, out);
+        }
+    }
+
+    /// A member is to leave.
+    pub(super) fn unprotect(&mut self, now: u64, member: MemberId, out: &mut Vec<Action>) {
+        if let Part::Leads(leading) = &mut self.part {
+            leading.unprotect(now, member, &mut self.facts, out);
+        }
+    }
+
+    /// A member is to lead in this side's place.
+    pub(super) fn fail_over(&mut self, to: Option<MemberId>) {
+        if let Part::Leads(leading) = &mut self.part {
+            leading.hand_over(to);
         }
     }
 
     /// The machine has executed all that was received before the feed ended, or has ended itself.
     pub(super) fn end_reached(&mut self, now: u64, out: &mut Vec<Action>) {
-        match self.phase {
-            Phase::GoingLive => {
-                self.phase = Phase::Live;
-                self.failover.live = now;
-            }
-            Phase::Finishing => self.stop(StopReason::PeerEnded, out),
-            _ => {}
+        let Part::Follows(following) = &mut self.part else { return };
+        if let Some(membership) = following.end_reached(&mut self.facts, out) {
+            self.facts.failover.live = now;
+            self.facts.hello.role = Role::Primary;
+            self.facts.hello.running = true;
+            self.part = Part::Leads(Leading::alone(membership));
         }
     }
 
     /// The machine is not where the log says.
     pub(super) fn diverged(&mut self, now: u64, out: &mut Vec<Action>) {
-        if !matches!(self.phase, Phase::Stopped(_)) {
-            self.send(now, Message::Goodbye(Goodbye::Diverged), out);
-            self.stop(StopReason::Diverged, out);
+        if let Part::Follows(following) = &mut self.part {
+            following.diverged(now, &mut self.facts, out);
         }
     }
 
     /// The guest ended and nobody waits for anything any more.
     pub(super) fn finished(&mut self, now: u64, out: &mut Vec<Action>) {
-        if self.phase == Phase::Primary {
-            self.send(now, Message::Goodbye(Goodbye::GuestEnded), out);
+        if let Part::Leads(leading) = &mut self.part {
+            leading.finished(now, &mut self.facts, out);
         }
-        self.stop(StopReason::GuestEnded, out);
-    }
-
-    /// Primary: how many marks wait for their acknowledgement.
-    pub fn marks_in_flight(&self) -> usize {
-        self.unacknowledged.len()
     }
 }

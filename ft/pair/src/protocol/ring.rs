@@ -28,7 +28,43 @@ pub struct OutputRing {
     capacity: usize,
 }
 
+/// The outputs that may still be wanted, as a clone gets them.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct RingState {
+    /// Ordinal of the first.
+    pub first: u64,
+    /// They, in order: those of one channel together.
+    pub runs: Vec<(Channel, Vec<u8>)>,
+    /// Outputs below this ordinal were delivered.
+    pub delivered: u64,
+}
+
 impl OutputRing {
+    /// What a clone needs of it.
+    pub fn state(&self) -> RingState {
+        let mut runs: Vec<(Channel, Vec<u8>)> = Vec::new();
+        for &(channel, byte) in &self.items {
+            match runs.last_mut().filter(|(of, _)| *of == channel) {
+                Some((_, bytes)) => bytes.push(byte),
+                None => runs.push((channel, vec![byte])),
+            }
+        }
+        RingState { first: self.first, runs, delivered: self.delivered }
+    }
+
+    /// Becomes the ring of the machine that this one is cloned from. Nothing of it has left here.
+    pub fn restore(&mut self, state: RingState) {
+        let items =
+            state.runs.into_iter().flat_map(|(channel, bytes)| bytes.into_iter().map(move |b| (channel, b)));
+        *self = Self {
+            first: state.first,
+            items: items.collect(),
+            released: 0,
+            delivered: state.delivered,
+            capacity: self.capacity,
+        };
+    }
+
     /// An empty ring. While nobody fetches them, it keeps the latest `capacity` outputs.
     pub fn new(capacity: usize) -> Self {
         Self { first: 0, items: VecDeque::new(), released: 0, delivered: 0, capacity }
@@ -136,5 +172,23 @@ mod tests {
         }
         ring.release(3);
         assert_eq!((ring.oldest(), ring.run_from(1, 9)), (1, Some((Channel::Serial(0), b"bc".to_vec()))));
+    }
+
+    #[test]
+    fn a_clone_has_what_may_still_be_wanted() {
+        let mut ring = OutputRing::new(100);
+        for (channel, byte) in
+            [(Channel::Serial(0), b'a'), (Channel::Serial(0), b'b'), (Channel::Debug, b'!')]
+        {
+            ring.push(channel, byte);
+        }
+        ring.release(2);
+        ring.deliver(1);
+        let mut clone = OutputRing::new(100);
+        clone.restore(ring.state());
+        assert_eq!((clone.oldest(), clone.emitted(), clone.released(), clone.delivered()), (1, 3, 0, 1));
+        clone.release(u64::MAX);
+        assert_eq!(clone.run_from(1, 9), Some((Channel::Serial(0), b"b".to_vec())));
+        assert_eq!(clone.run_from(2, 9), Some((Channel::Debug, b"!".to_vec())));
     }
 }

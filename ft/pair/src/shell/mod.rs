@@ -17,7 +17,7 @@ mod side;
 mod sink;
 mod world;
 
-pub use arbiter::{Arbiter, Claim, DirectoryArbiter};
+pub use arbiter::{Arbiter, DirectoryArbiter};
 pub use connection::Address;
 pub use console::{Console, Shown};
 pub use error::PairError;

@@ -2,7 +2,7 @@
 //!
 //! Not responsible for: building machines and live worlds (the caller's), decisions (`protocol`).
 
-use super::arbiter::{Arbiter, Claim};
+use super::arbiter::Arbiter;
 use super::connection::{Address, Listener, Stream, attend, spawn};
 use super::error::PairError;
 use super::feed::{Feed, FeedSource};
@@ -10,7 +10,8 @@ use super::side::{Report, Side, Surroundings};
 use super::sink::PairSink;
 use super::world::Paired;
 use crate::protocol::{
-    ClaimAnswer, Event, Goodbye, Hello, Message, PROTOCOL, Role, StopReason, Timing, ToServer,
+    Changed, Event, Goodbye, Hello, MemberId, Membership, Message, PROTOCOL, Role, StopReason, Timing,
+    ToServer,
 };
 use crossbeam::channel::{Receiver, unbounded};
 use gemel_log::{Header, LogWriter};
@@ -24,6 +25,9 @@ use std::time::Duration;
 /// How long what was said last may take to go out.
 const DRAIN: Duration = Duration::from_millis(500);
 
+/// Secondaries of a VM.
+const SECONDARIES: usize = 1;
+
 /// What both sides need to know.
 pub struct Options {
     /// The VM's name, for the arbiter and the peer.
@@ -32,7 +36,7 @@ pub struct Options {
     pub timing: Timing,
     /// Where clients find this side.
     pub console: Address,
-    /// Who decides which side lives.
+    /// Holds who leads and who is in sync.
     pub arbiter: Arc<dyn Arbiter>,
 }
 
@@ -56,7 +60,7 @@ type Sinks = (Log, PairSink);
 fn start_threads(
     side: &Arc<Side>,
     options: &Options,
-    claims: Receiver<u64>,
+    changes: Receiver<Membership>,
     clients: Listener,
 ) -> Result<(), PairError> {
     let (ticking, tick) = (Arc::clone(side), Duration::from_nanos(options.timing.tick));
@@ -68,12 +72,8 @@ fn start_threads(
     })?;
     let (asking, arbiter, vm) = (Arc::clone(side), Arc::clone(&options.arbiter), options.vm.clone());
     spawn("arbiter", move || {
-        for epoch in claims {
-            asking.event(Event::Claim(match arbiter.claim(&vm, epoch) {
-                Ok(Claim::Won) => ClaimAnswer::Won,
-                Ok(Claim::Lost) => ClaimAnswer::Lost,
-                Err(_) => ClaimAnswer::Unreachable,
-            }));
+        for next in changes {
+            asking.event(Event::Changed(arbiter.change(&vm, &next).ok()));
         }
     })?;
     let serving = Arc::clone(side);
@@ -113,13 +113,14 @@ fn serve(side: &Arc<Side>, id: u64, stream: Stream) {
 fn attend_primary(side: &Arc<Side>, stream: Stream, hello: Hello) -> Result<(), PairError> {
     let (hearing, closing) = (Arc::clone(side), Arc::clone(side));
     let (ready, wait) = unbounded::<()>();
+    let id = side.name_peer();
     let on_message = move |message| {
         let _ = wait.recv(); // returns at once when `ready` is gone
-        hearing.event(Event::PeerMessage(message));
+        hearing.event(Event::PeerMessage(id, message));
         true
     };
-    side.set_peer(attend(stream, "peer", on_message, move || closing.event(Event::PeerClosed))?);
-    side.event(Event::PeerMessage(Message::Hello(hello)));
+    side.add_peer(id, attend(stream, "peer", on_message, move || closing.peer_closed(id))?);
+    side.event(Event::PeerMessage(id, Message::Hello(hello)));
     drop(ready);
     Ok(())
 }
@@ -144,35 +145,39 @@ impl Primary {
     ) -> Result<Self, PairError> {
         let (listener, clients) = (listen.listen()?, options.console.listen()?);
         let listens_on = listener.address(listen);
-        let epoch = first_epoch(options)?;
+        let member = draw_member()?;
+        let epoch = first_epoch(options, member)?;
         let hello = Hello {
             protocol: PROTOCOL,
             vm: options.vm.clone(),
             role: Role::Primary,
+            member,
             epoch,
+            running: false,
             machine: header.machine.id(),
             log_header: header.encode()?.0,
         };
-        let (claim, claims) = unbounded();
-        let side = Side::new(hello, timing(options, header), surroundings, None, claim);
-        start_threads(&side, options, claims, clients)?;
+        let (change, changes) = unbounded();
+        let side = Side::new(hello, timing(options, header), surroundings, None, change, SECONDARIES);
+        start_threads(&side, options, changes, clients)?;
         let waiting = Arc::clone(&side);
         spawn("listener", move || {
             // One secondary at a time, until one fits. Later ones find nobody listening.
             while !waiting.is_started() {
                 let Ok(stream) = listener.accept() else { return };
                 let (closed, gone) = unbounded::<()>();
-                let (hearing, closing) = (Arc::clone(&waiting), Arc::clone(&waiting));
+                let (hearing, closing, id) =
+                    (Arc::clone(&waiting), Arc::clone(&waiting), waiting.name_peer());
                 let on_message = move |message| {
-                    hearing.event(Event::PeerMessage(message));
+                    hearing.event(Event::PeerMessage(id, message));
                     true
                 };
                 let on_close = move || {
-                    closing.event(Event::PeerClosed);
+                    closing.peer_closed(id);
                     drop(closed);
                 };
                 if let Ok(peer) = attend(stream, "peer", on_message, on_close) {
-                    waiting.set_peer(peer);
+                    waiting.add_peer(id, peer);
                     while !waiting.is_started()
                         && gone.recv_timeout(Duration::from_millis(5)).is_err_and(|e| e.is_timeout())
                     {
@@ -200,11 +205,12 @@ impl Primary {
         log: Log,
         header: &Header,
     ) -> Result<Ended, PairError> {
-        let Self { side, sink, .. } = self;
+        let Self { side, mut sink, .. } = self;
         if !side.wait_started() {
             let reason = side.wait_stopped();
             return Ok(ended(&side, reason, None, None));
         }
+        sink.send_to(side.peers_from_power_on());
         let record = Record::new(live, (log, sink), header);
         lead(&side, machine, record)
     }
@@ -218,16 +224,27 @@ fn timing(options: &Options, header: &Header) -> Timing {
     Timing { time_base, ..options.timing }
 }
 
-/// The first epoch that nobody has had: what an earlier pair of this name left behind stays valid for it alone.
-fn first_epoch(options: &Options) -> Result<u64, PairError> {
-    let trouble = |e| PairError::Run(format!("the arbiter does not answer: {e}; both sides must reach it"));
-    let mut epoch = options.arbiter.latest(&options.vm).map_err(trouble)?;
+/// Makes the next epoch this side's own: what an earlier pair of this name left behind stays valid for it alone.
+fn first_epoch(options: &Options, leader: MemberId) -> Result<u64, PairError> {
+    let trouble = |e| PairError::Run(format!("the arbiter does not answer: {e}; all sides must reach it"));
+    let held = options.arbiter.read(&options.vm).map_err(trouble)?;
+    let mut epoch = held.map_or(0, |held| held.epoch);
     loop {
         epoch += 1;
-        if options.arbiter.claim(&options.vm, epoch).map_err(trouble)? == Claim::Won {
-            return Ok(epoch);
+        let alone = Membership::new(epoch, leader, []);
+        match options.arbiter.change(&options.vm, &alone).map_err(trouble)? {
+            Changed::Done => return Ok(epoch),
+            Changed::Refused(held) => epoch = held.epoch,
         }
     }
+}
+
+/// A name that nobody else has.
+fn draw_member() -> Result<MemberId, PairError> {
+    let mut bytes = [0; 8];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .map_err(|e| PairError::Run(format!("no random numbers: {e}; the host's kernel has to give them")))?;
+    Ok(MemberId(u64::from_le_bytes(bytes)))
 }
 
 /// The secondary, once it knows what its primary runs.
@@ -286,13 +303,15 @@ impl Secondary {
         let ours = Hello {
             vm: options.vm.clone(),
             role: Role::Secondary,
+            member: draw_member()?,
             machine: machine.id(),
             log_header: Vec::new(),
             ..hello.clone()
         };
-        let (claim, claims) = unbounded();
-        let side = Side::new(ours, timing(options, &header), surroundings, Some(Arc::clone(&feed)), claim);
-        start_threads(&side, options, claims, clients)?;
+        let (change, changes) = unbounded();
+        let following = Some(Arc::clone(&feed));
+        let side = Side::new(ours, timing(options, &header), surroundings, following, change, SECONDARIES);
+        start_threads(&side, options, changes, clients)?;
         let sink = PairSink::new(Arc::clone(&side), &header)?;
         attend_primary(&side, stream, hello)?;
         if !side.wait_started() {

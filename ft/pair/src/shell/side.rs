@@ -5,7 +5,8 @@
 use super::connection::Outgoing;
 use super::feed::Feed;
 use crate::protocol::{
-    Action, ClaimAnswer, ClientId, Event, Figures, Hello, Member, Message, StopReason, Timing, ToClient,
+    Action, ClientId, Event, Figures, Hello, Member, Membership, Message, PeerId, StopReason, Timing,
+    ToClient,
 };
 use crossbeam::channel::Sender;
 use gemel_log::{ByteCounts, Class};
@@ -14,6 +15,7 @@ use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Bytes to the peer that may wait before the guest has to.
@@ -67,8 +69,9 @@ pub struct Side {
     member: Mutex<Member>,
     surroundings: Box<dyn Surroundings>,
     feed: Option<Arc<Feed>>,
-    claims: Sender<u64>,
-    peer: Mutex<Option<Outgoing<Message>>>,
+    changes: Sender<Membership>,
+    peers: Mutex<BTreeMap<PeerId, Outgoing<Message>>>,
+    next_peer: AtomicU64,
     clients: Mutex<BTreeMap<ClientId, Outgoing<ToClient>>>,
     counts: Mutex<ByteCounts>,
     progress: Mutex<Progress>,
@@ -81,14 +84,16 @@ impl Side {
         timing: Timing,
         surroundings: Box<dyn Surroundings>,
         feed: Option<Arc<Feed>>,
-        claims: Sender<u64>,
+        changes: Sender<Membership>,
+        wanted: usize,
     ) -> Arc<Self> {
         let side = Arc::new(Self {
-            member: Mutex::new(Member::new(hello, timing, now())),
+            member: Mutex::new(Member::new(hello, wanted, timing, now())),
             surroundings,
             feed,
-            claims,
-            peer: Mutex::default(),
+            changes,
+            peers: Mutex::default(),
+            next_peer: AtomicU64::new(1),
             clients: Mutex::default(),
             counts: Mutex::default(),
             progress: Mutex::default(),
@@ -114,16 +119,19 @@ impl Side {
     /// Does what was decided; returns what follows from it.
     fn carry_out(&self, member: &Member, action: Action) -> Option<Event> {
         match action {
-            Action::ToPeer(message) => {
-                if let Some(peer) = &*self.peer.lock() {
+            Action::ToPeer(id, message) => {
+                if let Some(peer) = self.peers.lock().get(&id) {
                     peer.send(&message);
                 }
             }
-            Action::ClosePeer => {
-                if let Some(peer) = self.peer.lock().take() {
+            Action::ClosePeer(id) => {
+                if let Some(peer) = self.peers.lock().remove(&id) {
                     peer.close();
                 }
             }
+            // Nothing here copies a running machine yet, or becomes a copy.
+            Action::Clone(id) => return Some(Event::CloneFailed(id)),
+            Action::ClonePart(_) | Action::Cut { .. } => {}
             Action::ToClient(id, message) => self.tell(id, message),
             Action::CloseClient(id) => {
                 if let Some(client) = self.clients.lock().remove(&id) {
@@ -134,16 +142,16 @@ impl Side {
                 let report = self.report_of(member);
                 self.tell(id, ToClient::Figures(serde_json::to_string(&report).unwrap_or_default()));
             }
-            Action::Claim { epoch } => {
-                if self.claims.send(epoch).is_err() {
-                    return Some(Event::Claim(ClaimAnswer::Unreachable));
+            Action::Change(next) => {
+                if self.changes.send(next).is_err() {
+                    return Some(Event::Changed(None));
                 }
             }
             Action::Start => self.proceed(|p| p.started = true),
             Action::Feed(bytes) => {
                 // A peer that sends nonsense is gone for us; what came before it counts.
                 if self.feed.as_ref().is_some_and(|feed| feed.bytes(&bytes).is_err()) {
-                    return Some(Event::PeerClosed);
+                    return self.peers.lock().keys().next().map(|leader| Event::PeerClosed(*leader));
                 }
             }
             Action::Limit(at) => {
@@ -192,9 +200,24 @@ impl Side {
         self.event(Event::Tick);
     }
 
-    pub(super) fn set_peer(&self, peer: Outgoing<Message>) {
-        *self.peer.lock() = Some(peer);
-        self.event(Event::PeerConnected);
+    /// A name for the next connection to a peer.
+    pub(super) fn name_peer(&self) -> PeerId {
+        PeerId(self.next_peer.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub(super) fn add_peer(&self, id: PeerId, peer: Outgoing<Message>) {
+        self.peers.lock().insert(id, peer);
+        self.event(Event::PeerConnected(id));
+    }
+
+    pub(super) fn peer_closed(&self, id: PeerId) {
+        self.peers.lock().remove(&id);
+        self.event(Event::PeerClosed(id));
+    }
+
+    /// The peers that get the log as it is from power-on.
+    pub(super) fn peers_from_power_on(&self) -> Vec<PeerId> {
+        self.member.lock().replication().peers_from_power_on()
     }
 
     pub(super) fn add_client(&self, id: ClientId, client: Outgoing<ToClient>) {
@@ -222,8 +245,7 @@ impl Side {
 
     /// Whether a live guest has to wait: more is on its way than may be.
     pub(super) fn must_wait(&self) -> bool {
-        self.peer.lock().as_ref().is_some_and(|peer| peer.waiting() > PEER_QUEUE)
-            || self.member.lock().must_wait()
+        self.peers.lock().values().any(|peer| peer.waiting() > PEER_QUEUE) || self.member.lock().must_wait()
     }
 
     pub(super) fn is_started(&self) -> bool {

@@ -3,7 +3,7 @@
 //! Not responsible for: the log file (another sink), sending (`side`).
 
 use super::side::Side;
-use crate::protocol::Event;
+use crate::protocol::{Event, PeerId};
 use gemel_log::{Body, Encoder, Entry, Header, LogError};
 use gemel_machine::{At, Stop};
 use gemel_replay::EntrySink;
@@ -18,6 +18,8 @@ const BATCH: usize = 8 << 10;
 pub struct PairSink {
     side: Arc<Side>,
     encoder: Encoder,
+    /// Who gets them.
+    peers: Vec<PeerId>,
     /// Sampled times that have not left.
     batch: Vec<u8>,
 }
@@ -30,14 +32,21 @@ impl PairSink {
     pub(super) fn new(side: Arc<Side>, header: &Header) -> Result<Self, LogError> {
         let (bytes, crc) = header.encode()?;
         side.count_header(bytes.len() as u64);
-        Ok(Self { side, encoder: Encoder::new(header, crc), batch: Vec::new() })
+        Ok(Self { side, encoder: Encoder::new(header, crc), peers: Vec::new(), batch: Vec::new() })
     }
 }
 
 impl PairSink {
+    /// These peers get every entry, from power-on.
+    pub(super) fn send_to(&mut self, peers: Vec<PeerId>) {
+        self.peers = peers;
+    }
+
     fn send(&mut self) {
         for chunk in std::mem::take(&mut self.batch).chunks(CHUNK) {
-            self.side.event(Event::Entries(chunk.to_vec()));
+            for peer in &self.peers {
+                self.side.event(Event::Entries(*peer, chunk.to_vec()));
+            }
         }
     }
 }

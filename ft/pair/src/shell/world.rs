@@ -52,10 +52,14 @@ impl<W: World> Paired<W> {
 
     fn mark_if_due(&mut self, at: At) {
         if self.due.is_some() || at.time >= self.marked.after(MARK_INTERVAL) {
-            self.due = None;
-            self.marked = at.time;
-            self.side.event(Event::Reached(at));
+            self.mark(at);
         }
+    }
+
+    fn mark(&mut self, at: At) {
+        self.due = None;
+        self.marked = at.time;
+        self.side.event(Event::Reached(at));
     }
 }
 
@@ -77,8 +81,12 @@ impl<W: World> World for Paired<W> {
             // Before the world inside waits for more to follow.
             self.side.event(Event::Reached(at));
         }
-        while self.leads && self.side.must_wait() && !self.side.must_stop() {
-            std::thread::sleep(Duration::from_micros(200));
+        if self.leads && self.side.must_wait() {
+            self.mark(at);
+            self.side.event(Event::Held);
+            while self.side.must_wait() && !self.side.must_stop() {
+                std::thread::sleep(Duration::from_micros(200));
+            }
         }
         if self.side.must_stop() {
             return Err(Stop::Quit);

@@ -8,7 +8,10 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
 pub const MS: u64 = 1_000_000;
-const FIRST_EPOCH: u64 = 1;
+/// The pair's: the primary had one before, alone.
+const FIRST_EPOCH: u64 = 2;
+/// Each side's name for the connection to the other.
+const PEER: PeerId = PeerId(1);
 
 pub fn timing() -> Timing {
     Timing {
@@ -82,11 +85,8 @@ enum Happening {
         generation: u64,
     },
     ClientConnects(usize),
-    Claim {
-        side: usize,
-        epoch: u64,
-    },
-    Answer(usize, ClaimAnswer),
+    Change(usize, Membership),
+    Answer(usize, Option<Changed>),
     Type,
     Fault(Fault),
 }
@@ -133,7 +133,7 @@ pub struct World {
     pub client: ConsoleClient,
     /// Generation of the client's connection to each side; odd is open.
     generations: [u64; 2],
-    owners: BTreeMap<u64, usize>,
+    register: Vec<Membership>,
     pub typed: Vec<u8>,
     pub shown: Vec<u8>,
     pub guest_ended: bool,
@@ -145,12 +145,14 @@ fn side(role: Role, ends_at: u64) -> Side {
         protocol: PROTOCOL,
         vm: "toy".into(),
         role,
-        epoch: if role == Role::Primary { FIRST_EPOCH } else { 0 },
+        member: MemberId(if role == Role::Primary { 0 } else { 1 }),
+        epoch: if role == Role::Primary { FIRST_EPOCH - 1 } else { 0 },
+        running: false,
         machine: 7,
         log_header: Vec::new(),
     };
     Side {
-        member: Member::new(hello, timing(), 0),
+        member: Member::new(hello, 1, timing(), 0),
         toy: Toy::new(ends_at),
         started: false,
         following: role == Role::Secondary,
@@ -180,7 +182,7 @@ impl World {
             arrivals: BTreeMap::new(),
             client: ConsoleClient::new(),
             generations: [0, 0],
-            owners: BTreeMap::from([(FIRST_EPOCH, 0)]),
+            register: vec![Membership::new(FIRST_EPOCH - 1, MemberId(0), [])],
             typed: Vec::new(),
             shown: Vec::new(),
             guest_ended: false,
@@ -274,9 +276,9 @@ impl World {
                     self.at(self.now, waiting);
                 }
             }
-            Happening::PeerConnected(s) => self.handle(s, Event::PeerConnected),
+            Happening::PeerConnected(s) => self.handle(s, Event::PeerConnected(PEER)),
             Happening::Deliver { side, generation, payload } => self.deliver(side, generation, payload),
-            Happening::PeerClosed(s) => self.handle(s, Event::PeerClosed),
+            Happening::PeerClosed(s) => self.handle(s, Event::PeerClosed(PEER)),
             Happening::ClientClosed { side, generation } => {
                 self.handle(side, Event::ClientClosed(generation));
             }
@@ -294,8 +296,8 @@ impl World {
                     self.client_event(ClientEvent::Connected(s));
                 }
             }
-            Happening::Claim { side, epoch } => self.claim(side, epoch),
-            Happening::Answer(s, answer) => self.handle(s, Event::Claim(answer)),
+            Happening::Change(s, next) => self.change(s, next),
+            Happening::Answer(s, answer) => self.handle(s, Event::Changed(answer)),
             Happening::Type => {
                 if self.now < self.plan.calm {
                     let bytes: Vec<u8> =
@@ -366,8 +368,8 @@ impl World {
                         Message::Mark { mark, .. } => mark.outputs,
                         _ => 0,
                     };
-                    let follows = *self.sides[s].member.replication().phase() == Phase::Secondary;
-                    self.handle(s, Event::PeerMessage(message));
+                    let follows = self.sides[s].member.replication().phase() == Phase::Secondary;
+                    self.handle(s, Event::PeerMessage(PEER, message));
                     if follows {
                         self.sides[s].marked = self.sides[s].marked.max(marked);
                     }
@@ -386,29 +388,45 @@ impl World {
         }
     }
 
-    fn claim(&mut self, s: usize, epoch: u64) {
+    fn change(&mut self, s: usize, next: Membership) {
         let away = self.plan.arbiter_away.is_some_and(|(from, to)| (from..to).contains(&self.now));
-        let mut answer = ClaimAnswer::Unreachable;
+        let mut answer = None;
         if !away {
-            let owner = *self.owners.entry(epoch).or_insert(s);
-            answer = if owner == s { ClaimAnswer::Won } else { ClaimAnswer::Lost };
+            let held = self.holds();
+            answer = Some(if *held == next {
+                Changed::Done
+            } else if held.epoch + 1 == next.epoch {
+                self.register.push(next);
+                Changed::Done
+            } else {
+                Changed::Refused(held.clone())
+            });
             if self.plan.answers_lost > 0 && self.dice.one_in(self.plan.answers_lost) {
-                answer = ClaimAnswer::Unreachable;
+                answer = None;
             }
         }
         let when = self.soon();
         self.at(when, Happening::Answer(s, answer));
     }
 
+    fn holds(&self) -> &Membership {
+        self.register.last().expect("the primary wrote it at power-on")
+    }
+
+    /// Who leads in an epoch.
+    fn leader_of(&self, epoch: u64) -> Option<usize> {
+        self.register.iter().find(|m| m.epoch == epoch).map(|m| m.leader.0 as usize)
+    }
+
     fn handle(&mut self, s: usize, event: Event) {
         for action in self.sides[s].member.handle(self.now, event) {
             match action {
-                Action::ToPeer(message) => {
+                Action::ToPeer(_, message) => {
                     if self.link_open {
                         self.send(1 - s, Payload::Peer(message));
                     }
                 }
-                Action::ClosePeer => {
+                Action::ClosePeer(_) => {
                     // A closed end is heard of at the other one after what was sent before.
                     let key = (1 - s, true, false);
                     let when = self.soon().max(self.arrivals.get(&key).copied().unwrap_or(0) + 1);
@@ -429,10 +447,11 @@ impl World {
                     }
                 }
                 Action::TellFigures(_) => {}
-                Action::Claim { epoch } => {
+                Action::Change(next) => {
                     let when = self.soon();
-                    self.at(when, Happening::Claim { side: s, epoch });
+                    self.at(when, Happening::Change(s, next));
                 }
+                Action::Clone(_) | Action::ClonePart(_) | Action::Cut { .. } => panic!("no clones here"),
                 Action::Start => {
                     self.sides[s].started = true;
                     self.at(self.now, Happening::Step(s));
@@ -447,7 +466,7 @@ impl World {
                 Action::Stop(reason) => self.sides[s].stopped = Some(reason),
             }
         }
-        if *self.sides[s].member.replication().phase() == Phase::Live {
+        if self.sides[s].member.replication().phase() == Phase::Live {
             self.sides[s].claimed = true;
         }
     }
@@ -512,13 +531,13 @@ impl World {
             let bytes: Vec<u8> = self.sides[s].inbox.drain(..n as usize).collect();
             let entry = self.sides[s].toy.input(bytes);
             self.check_inputs(s);
-            self.handle(s, Event::Entries(entry.to_bytes()));
+            self.handle(s, Event::Entries(PEER, entry.to_bytes()));
             self.handle(s, Event::InputTaken(n));
         }
         let toy = &self.sides[s].toy;
         if toy.count.is_multiple_of(16) {
             let entry = Entry::Digest { count: toy.count, state: toy.state };
-            self.handle(s, Event::Entries(entry.to_bytes()));
+            self.handle(s, Event::Entries(PEER, entry.to_bytes()));
         }
         if self.sides[s].unmarked >= 4 || self.dice.one_in(3) {
             let at = self.sides[s].toy.at();
@@ -564,7 +583,7 @@ impl World {
             let shown = self.shown.len() as u64;
             assert!(shown <= held, "output {shown} left, the secondary holds marks up to {held}");
         } else {
-            assert_eq!(self.owners.get(&epoch), Some(&s), "outputs of a side that did not claim {epoch}");
+            assert_eq!(self.leader_of(epoch), Some(s), "outputs of a side that did not claim {epoch}");
         }
     }
 
@@ -576,12 +595,8 @@ impl World {
     fn check_one_live_side(&self) {
         for (s, side) in self.sides.iter().enumerate() {
             let replication = side.member.replication();
-            if *replication.phase() == Phase::Live {
-                assert_eq!(
-                    self.owners.get(&replication.epoch()),
-                    Some(&s),
-                    "side {s} lives without its epoch"
-                );
+            if replication.phase() == Phase::Live {
+                assert_eq!(self.leader_of(replication.epoch()), Some(s), "side {s} lives without its epoch");
             }
             if self.diverged && s == 1 {
                 assert_eq!(side.stopped, Some(StopReason::Diverged));
@@ -591,6 +606,6 @@ impl World {
 
     /// The side whose history counts.
     pub fn authority(&self) -> usize {
-        self.owners.last_key_value().map_or(0, |(_, s)| *s)
+        self.holds().leader.0 as usize
     }
 }

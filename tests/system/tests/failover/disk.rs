@@ -6,7 +6,7 @@
 //! has an image of its own, as on two hosts.
 
 use crate::console::Console;
-use crate::trial::{self, Dice, Fault, Outcome, SOON, side};
+use crate::trial::{self, Dice, FAILED_OVER, Fault, Outcome, SOON, side};
 use anyhow::{Context, Result, bail, ensure};
 use gemel_system_tests::guest::Guest;
 use gemel_system_tests::results;
@@ -114,11 +114,11 @@ impl DiskTrial<'_> {
 
         sleep(Duration::from_millis(dice.between(400, 2400)));
         let killed = trial::now();
-        let early = console.side_live_in(2)?;
+        let early = console.side_live_in(FAILED_OVER)?;
         if early.is_none() {
             primary.kill()?;
         }
-        console.wait_for_epoch(2, SOON)?;
+        console.wait_for_epoch(FAILED_OVER, SOON)?;
         sleep(Duration::from_millis(dice.between(300, 1000)));
         console.type_line("enough")?;
         let shown = console.finish(trial::BOOT)?;
@@ -126,7 +126,7 @@ impl DiskTrial<'_> {
         let said = read_console(&shown)?;
         ensure!(said.synced > 0, "the guest wrote {} blocks only", said.written);
         results::check(&guest.expected, &shown)?;
-        let survivor = console.side_live_in(2)?.context("nobody claimed the epoch")?;
+        let survivor = console.side_live_in(FAILED_OVER)?.context("nobody claimed the epoch")?;
         let (mut sides, role) = ([Some(primary), Some(secondary)], ["primary", "secondary"][survivor]);
         sides[survivor].take().context("no such side")?.succeed()?;
         check_image(&fs::read(&images[survivor])?, said.written).context("the survivor's image")?;

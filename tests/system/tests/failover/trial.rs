@@ -20,6 +20,8 @@ const LIMIT: Duration = Duration::from_secs(240);
 pub const BOOT: Duration = Duration::from_secs(120);
 /// For what should take milliseconds.
 pub const SOON: Duration = Duration::from_secs(30);
+/// The epoch of the survivor: the primary has one before it has a secondary, and one with it.
+pub const FAILED_OVER: u64 = 3;
 /// The exit code of a side that lost the epoch.
 const LOST: i32 = 7;
 
@@ -134,7 +136,7 @@ impl Trial<'_> {
         let mut typed = Vec::new();
         self.type_for(&mut console, &mut typed, &mut dice, (300, 1200))?;
         let fault = now();
-        let early = console.side_live_in(2)?;
+        let early = console.side_live_in(FAILED_OVER)?;
         match self.fault {
             _ if early.is_some() => {}
             Fault::KillPrimary => primary.kill()?,
@@ -143,7 +145,7 @@ impl Trial<'_> {
         }
         self.type_for(&mut console, &mut typed, &mut dice, (300, 700))?;
         if self.fault == Fault::StopPrimary && early.is_none() {
-            console.wait_for_epoch(2, SOON)?;
+            console.wait_for_epoch(FAILED_OVER, SOON)?;
             signal(&primary, Signal::CONT)?;
             self.type_for(&mut console, &mut typed, &mut dice, (100, 300))?;
         }
@@ -154,7 +156,7 @@ impl Trial<'_> {
         judge::check(&shown, &typed)?;
 
         // Where the fault hit first, the other side may have been about to suspect.
-        let survivor = console.side_live_in(2)?.context("nobody claimed the epoch")?;
+        let survivor = console.side_live_in(FAILED_OVER)?.context("nobody claimed the epoch")?;
         let (mut sides, role) = ([Some(primary), Some(secondary)], ["primary", "secondary"][survivor]);
         sides[survivor].take().context("no such side")?.succeed()?;
         let other = sides[1 - survivor].take().context("no such side")?;
@@ -212,7 +214,7 @@ pub fn outcome(folder: &Path, survivor: &str, fault: u64, events: &[Value]) -> R
     let report: Value = serde_json::from_slice(&fs::read(folder.join(format!("{survivor}.json")))?)?;
     let since = |at: Option<u64>| at.filter(|at| *at >= fault).map(|at| (at - fault) as f64 / 1e6);
     let failover = &report["failover"];
-    let first = events.iter().find(|e| e["event"] == "output" && e["epoch"] == 2);
+    let first = events.iter().find(|e| e["event"] == "output" && e["epoch"] == FAILED_OVER);
     ensure!(first.is_some(), "the survivor printed nothing: {events:?}");
     Ok(Outcome {
         early: false,
