@@ -14,12 +14,16 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 /// Bytes in a page of RAM, the unit of marks and digests.
 pub const PAGE_SIZE: usize = 4096;
 
-/// Written since the last digest.
+/// Written since the mark was last cleared, for a digest or by [`GuestRam::take_changes`].
 pub const DIRTY: u8 = 1 << 0;
 /// An engine holds decoded instructions from this page.
 pub const CODE: u8 = 1 << 1;
 /// An engine holds translations that it read from this page as a page table.
 pub const TABLE: u8 = 1 << 2;
+/// Changed since the last digest, though somebody else has cleared DIRTY since.
+const UNHASHED: u8 = 1 << 3;
+/// Changed since [`GuestRam::take_changes`], though a digest has cleared DIRTY since.
+const UNTAKEN: u8 = 1 << 4;
 
 /// RAM ends here below 4 GiB; what is more goes on at 4 GiB (the PC's PCI hole).
 pub const LOW_END: u64 = 0xc000_0000;
@@ -60,6 +64,8 @@ pub struct GuestRam {
     /// Marked pages that something other than the engine wrote to, until the engine takes the list.
     touched: Mutex<Vec<u32>>,
     any_touched: AtomicBool,
+    /// Somebody asks for changed pages now and then, beside the digest.
+    followed: AtomicBool,
 }
 
 impl GuestRam {
@@ -87,6 +93,7 @@ impl GuestRam {
             generation: AtomicU64::new(0),
             touched: Mutex::new(Vec::new()),
             any_touched: AtomicBool::new(false),
+            followed: AtomicBool::new(false),
         })
     }
 
@@ -249,8 +256,12 @@ impl GuestRam {
     /// page adds nothing. Costs only the pages that are dirty; they are clean afterwards.
     pub fn digest(&self) -> u64 {
         for page in 0..self.marks.len() as u32 {
-            if self.marks(page) & DIRTY != 0 {
-                self.unmark(page, DIRTY);
+            let marks = self.marks(page);
+            if marks & (DIRTY | UNHASHED) != 0 {
+                self.unmark(page, DIRTY | UNHASHED);
+                if marks & DIRTY != 0 && self.followed.load(Relaxed) {
+                    self.mark(page, UNTAKEN);
+                }
                 let new = self.page_digest(page);
                 let old = self.page_digests[page as usize].swap(new, Relaxed);
                 self.sum.store(self.sum.load(Relaxed).wrapping_sub(old).wrapping_add(new), Relaxed);
@@ -258,6 +269,52 @@ impl GuestRam {
         }
         self.generation.store(self.generation() + 1, Relaxed);
         self.sum.load(Relaxed)
+    }
+
+    /// From now on [`GuestRam::take_changes`] says what changed; at first everything that may be other than zeros. Costs nothing
+    /// until it is called.
+    pub fn follow_changes(&self) {
+        self.followed.store(true, Relaxed);
+        (0..self.marks.len() as u32)
+            .filter(|page| self.was_written(*page))
+            .for_each(|page| self.mark(page, UNTAKEN));
+    }
+
+    /// Nobody asks any more.
+    pub fn forget_changes(&self) {
+        self.followed.store(false, Relaxed);
+        (0..self.marks.len() as u32).for_each(|page| self.unmark(page, UNTAKEN));
+    }
+
+    /// The pages that were written since the last call, in order. To be called at a boundary, by the machine's thread, with the
+    /// engine's marks complete ([`crate::Vcpu::save`]): a page that is written from there on is in the next call's answer, so a copy
+    /// that is made while the guest goes on and that a store tears is followed by another.
+    pub fn take_changes(&self) -> Vec<u32> {
+        let mut changed = Vec::new();
+        for page in 0..self.marks.len() as u32 {
+            let marks = self.marks(page);
+            if marks & (DIRTY | UNTAKEN) != 0 {
+                self.unmark(page, DIRTY | UNTAKEN);
+                if marks & DIRTY != 0 {
+                    self.mark(page, UNHASHED);
+                }
+                changed.push(page);
+            }
+        }
+        self.generation.store(self.generation() + 1, Relaxed);
+        changed
+    }
+
+    /// Copies a page, also while the machine runs on another thread: the copy is then of no moment in particular.
+    ///
+    /// # Panics
+    /// When `page` is not below [`GuestRam::pages`].
+    pub fn copy_page(&self, page: u32, out: &mut [u8; PAGE_SIZE]) {
+        let from = self.host_page(page).cast::<u64>().cast_const();
+        for (i, piece) in out.as_chunks_mut().0.iter_mut().enumerate() {
+            // SAFETY: inside the page. Volatile: a guest may store there meanwhile, and a word is read once, whatever it is then.
+            *piece = unsafe { from.add(i).read_volatile() }.to_ne_bytes();
+        }
     }
 
     /// What a page added to the digest when [`GuestRam::digest`] was last called: pages of equal content have equal ones, and zero
@@ -291,7 +348,7 @@ impl GuestRam {
 
     /// Whether a page can be other than all zeros: most of a large RAM was never written to, and need not be looked at.
     fn was_written(&self, page: u32) -> bool {
-        self.marks(page) & DIRTY != 0 || self.page_digests[page as usize].load(Relaxed) != 0
+        self.marks(page) & (DIRTY | UNHASHED) != 0 || self.page_digests[page as usize].load(Relaxed) != 0
     }
 
     /// Like `address_of`, but `u64::MAX` (no RAM there) for pages under the video hole, which nothing can reach.
@@ -366,6 +423,38 @@ mod tests {
         ram.clear();
         assert_eq!(used(&ram), []);
         assert_eq!(ram.digest(), 0);
+    }
+
+    /// Two that ask, in every order: each hears of every write once.
+    #[test]
+    fn changes_are_told_beside_the_digest() {
+        let (ram, twin) = (GuestRam::new(1 << 20).unwrap(), GuestRam::new(1 << 20).unwrap());
+        let write = |address, value: u8| [&ram, &twin].iter().for_each(|r| r.write(address, &[value]).unwrap());
+        write(0x1000, 1);
+        ram.digest();
+        assert_eq!(ram.take_changes(), [], "nobody followed");
+        write(0x2000, 2);
+        ram.follow_changes();
+        assert_eq!(ram.take_changes(), [1, 2], "all that is not zero");
+        assert_eq!(ram.take_changes(), []);
+        write(0x3000, 3);
+        assert_eq!((ram.take_changes(), ram.digest()), (vec![3], twin.digest()), "changes first");
+        write(0x1000, 4);
+        assert_eq!((ram.digest(), ram.take_changes()), (twin.digest(), vec![1]), "digest first");
+        write(0x1000, 5);
+        assert_eq!(ram.take_changes(), [1]);
+        write(0x2000, 0);
+        assert_eq!((ram.take_changes(), ram.take_changes()), (vec![2], vec![]));
+        assert_eq!(ram.used_pages().map(|(page, _)| page).collect::<Vec<_>>(), [1, 3]);
+        assert_eq!(ram.digest(), twin.digest(), "both");
+        assert_eq!(ram.take_changes(), []);
+        write(0x4000, 6);
+        ram.digest();
+        ram.forget_changes();
+        assert_eq!(ram.take_changes(), [], "nobody follows any more");
+        let mut page = [0; PAGE_SIZE];
+        ram.copy_page(4, &mut page);
+        assert_eq!((page[0], &page[1..]), (6, &[0; PAGE_SIZE - 1][..]));
     }
 
     #[test]

@@ -18,6 +18,8 @@ use gemel_x86::CpuState;
 const MAGIC: &[u8; 8] = b"GEMELSNP";
 const FORMAT: u16 = 1;
 const CLOCK_VERSION: u16 = 2;
+/// The section of RAM's pages.
+const RAM: &str = "ram";
 /// Counts and nanoseconds that no run reaches: 146 years.
 const MOST: u64 = 1 << 62;
 
@@ -55,17 +57,35 @@ impl Machine {
     /// # Errors
     /// Host trouble of the engine.
     pub fn snapshot(&mut self) -> Result<Vec<u8>, EngineError> {
-        let cpu = Section { version: CpuState::VERSION, body: self.vcpu.save()?.to_bytes() };
+        let mut sections = self.sections()?;
         let mut ram = Vec::new();
         for (page, content) in self.ram.used_pages() {
             ram.extend_from_slice(&page.to_le_bytes());
             ram.extend_from_slice(&content);
         }
+        sections.push((RAM, Section { version: 1, body: ram }));
+        Ok(self.encode(sections))
+    }
+
+    /// The same without a section for RAM, for who has its pages.
+    ///
+    /// # Errors
+    /// Host trouble of the engine.
+    pub fn snapshot_beside_ram(&mut self) -> Result<Vec<u8>, EngineError> {
+        let sections = self.sections()?;
+        Ok(self.encode(sections))
+    }
+
+    /// All sections but RAM's.
+    fn sections(&mut self) -> Result<Vec<(&'static str, Section)>, EngineError> {
+        let cpu = Section { version: CpuState::VERSION, body: self.vcpu.save()?.to_bytes() };
         let mut sections = vec![("cpu", cpu), ("clock", Section::of(CLOCK_VERSION, &self.clock))];
         sections.push(("wiring", self.bus.save_wiring()));
         sections.extend(self.bus.save());
-        sections.push(("ram", Section { version: 1, body: ram }));
+        Ok(sections)
+    }
 
+    fn encode(&self, sections: Vec<(&'static str, Section)>) -> Vec<u8> {
         let at = self.at();
         let mut out = Vec::new();
         out.extend_from_slice(MAGIC);
@@ -84,7 +104,7 @@ impl Machine {
             out.extend_from_slice(&crc32fast::hash(&body).to_le_bytes());
             out.extend_from_slice(&body);
         }
-        Ok(out)
+        out
     }
 
     /// Takes a snapshot on. Every section must have its part and every part its section.
@@ -92,9 +112,21 @@ impl Machine {
     /// # Errors
     /// See [`SnapshotError`].
     pub fn restore(&mut self, snapshot: &[u8]) -> Result<(), SnapshotError> {
+        self.restore_parts(snapshot, &[RAM])
+    }
+
+    /// Takes a [`Machine::snapshot_beside_ram`] on. RAM must be what it was there, before this call.
+    ///
+    /// # Errors
+    /// See [`SnapshotError`].
+    pub fn restore_beside_ram(&mut self, snapshot: &[u8]) -> Result<(), SnapshotError> {
+        self.restore_parts(snapshot, &[])
+    }
+
+    fn restore_parts(&mut self, snapshot: &[u8], ram: &[&'static str]) -> Result<(), SnapshotError> {
         let mut reader = Reader { all: snapshot, at: 0 };
         let (at, count) = reader.header(self.id)?;
-        let mut left: Vec<&'static str> = vec!["cpu", "clock", "wiring", "ram"];
+        let mut left: Vec<&'static str> = [&["cpu", "clock", "wiring"], ram].concat();
         left.extend(self.bus.save().into_iter().map(|(name, _)| name));
         let mut cpu = None;
         for _ in 0..count {
@@ -118,7 +150,7 @@ impl Machine {
                     self.clock = clock;
                 }
                 "wiring" => self.bus.restore_wiring(&section)?,
-                "ram" => self.restore_ram(&section.body)?,
+                RAM => self.restore_ram(&section.body)?,
                 _ => {
                     self.bus.restore(&name, &section)?;
                 }
