@@ -429,7 +429,8 @@ mod tests {
     #[test]
     fn changes_are_told_beside_the_digest() {
         let (ram, twin) = (GuestRam::new(1 << 20).unwrap(), GuestRam::new(1 << 20).unwrap());
-        let write = |address, value: u8| [&ram, &twin].iter().for_each(|r| r.write(address, &[value]).unwrap());
+        let write =
+            |address, value: u8| [&ram, &twin].iter().for_each(|r| r.write(address, &[value]).unwrap());
         write(0x1000, 1);
         ram.digest();
         assert_eq!(ram.take_changes(), [], "nobody followed");

@@ -34,7 +34,7 @@ impl StopAt {
 }
 
 /// Which plug of the board an input goes into.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub enum InputPort {
     /// A serial port, by number.
     Serial(u8),

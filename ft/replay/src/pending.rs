@@ -105,6 +105,11 @@ impl Requests {
         self.waiting.push(Waiting { request, early: None });
     }
 
+    /// A request is complete that was carried out elsewhere.
+    pub(crate) fn forget(&mut self, disk: u8, tag: u64) {
+        self.waiting.retain(|w| (w.request.disk, w.request.tag) != (disk, tag));
+    }
+
     /// Requests that wait, and unflushed writes, in order.
     pub(crate) fn into_lists(self) -> (Vec<DiskRequest>, Vec<DiskRequest>) {
         (self.waiting.into_iter().map(|w| w.request).collect(), self.unflushed.into_list())

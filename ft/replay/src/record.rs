@@ -5,6 +5,7 @@
 //! What the machine does by itself is never written: timers, the way through an idle period to the next deadline,
 //! outputs. What is written is what another machine cannot know: inputs, answers, sampled times, and digests to compare by.
 
+use crate::progress::Progress;
 use crate::sink::EntrySink;
 use crate::tally::OutputTally;
 use gemel_log::{Body, EndReason, Entry, Header, ReadPolicy, data_check};
@@ -20,7 +21,7 @@ pub struct Record<W, S> {
     reads: Vec<ReadPolicy>,
     epoch: u64,
     next_epoch: u64,
-    tally: OutputTally,
+    progress: Progress,
     /// Time is sampled, and a count does not name every boundary.
     samples: bool,
     /// The entry that the machine will meet. Where counts do not name every boundary, it follows the landing that it needs.
@@ -32,6 +33,11 @@ pub struct Record<W, S> {
 impl<W: World, S: EntrySink> Record<W, S> {
     /// Records `world` into `sink` by the rules of `header` (read policies, epoch, start).
     pub fn new(world: W, sink: S, header: &Header) -> Self {
+        Self::resume(world, sink, header, Progress::default())
+    }
+
+    /// Records a run that has come to the header's start.
+    pub fn resume(world: W, sink: S, header: &Header, progress: Progress) -> Self {
         let epoch = header.epoch.max(1);
         Self {
             world,
@@ -39,7 +45,7 @@ impl<W: World, S: EntrySink> Record<W, S> {
             reads: header.reads.clone(),
             epoch,
             next_epoch: after(header.start.position.count, epoch),
-            tally: OutputTally::default(),
+            progress,
             samples: header.machine.reckoning == Reckoning::Exits,
             held: None,
             failed: None,
@@ -58,13 +64,28 @@ impl<W: World, S: EntrySink> Record<W, S> {
 
     /// Outputs so far.
     pub fn tally(&self) -> &OutputTally {
-        &self.tally
+        &self.progress.tally
+    }
+
+    /// How far the run has come. A recording knows of no unflushed writes: where the images lie that it could lose them of is the
+    /// world's to say.
+    pub fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// Everything up to where the machine stands goes to the sink, between two runs.
+    ///
+    /// # Errors
+    /// The sink's.
+    pub fn settle(&mut self) -> Result<(), Stop> {
+        self.release()?;
+        self.sink.flush()
     }
 
     /// Goes on with another world and the same record: a replay that goes live keeps writing its log.
     pub fn map_world<V: World>(self, f: impl FnOnce(W) -> V) -> Record<V, S> {
-        let Self { world, sink, reads, epoch, next_epoch, tally, samples, held, failed } = self;
-        Record { world: f(world), sink, reads, epoch, next_epoch, tally, samples, held, failed }
+        let Self { world, sink, reads, epoch, next_epoch, progress, samples, held, failed } = self;
+        Record { world: f(world), sink, reads, epoch, next_epoch, progress, samples, held, failed }
     }
 
     /// World and sink.
@@ -93,7 +114,7 @@ impl<W: World, S: EntrySink> Record<W, S> {
             // Where a run is stopped its count need not say.
             self.sink.entry(&Entry { at: machine.at(), body: Body::Landing(digest) })?;
         }
-        let body = Body::End { reason, digest, outputs: self.tally.summary() };
+        let body = Body::End { reason, digest, outputs: self.progress.tally.summary() };
         self.sink.entry(&Entry { at: machine.at(), body })?;
         Ok(self.sink.flush()?)
     }
@@ -133,7 +154,7 @@ impl<W: World, S: EntrySink> Record<W, S> {
     fn mark(&mut self, at: At) {
         let released = self.release();
         self.keep(released);
-        if let Err(stop) = self.sink.mark(at, self.tally.count()) {
+        if let Err(stop) = self.sink.mark(at, self.progress.outputs()) {
             self.failed.get_or_insert(stop);
         }
     }
@@ -160,6 +181,10 @@ impl<W: World, S: EntrySink> World for Record<W, S> {
         }
         let input = self.world.poll(at)?;
         if let Some(input) = &input {
+            self.progress.arrived(input, self.world.input_number());
+            if let Input::DiskDone { disk, tag, .. } = input {
+                self.progress.requests.forget(*disk, *tag);
+            }
             let body = self.body_of(input);
             self.enter(Entry { at, body })?;
         }
@@ -198,7 +223,7 @@ impl<W: World, S: EntrySink> World for Record<W, S> {
     }
 
     fn emit(&mut self, at: At, output: Output) {
-        self.tally.add(&output);
+        self.progress.emitted(&output);
         self.world.emit(at, output);
         self.mark(at);
     }

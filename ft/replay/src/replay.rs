@@ -10,10 +10,10 @@
 //! Where positions count exits, an entry's count names the first boundary behind that exit. An entry anywhere else follows a
 //! landing: the machine looks for that boundary, and is past it at the next exit at the latest.
 
-use crate::agreed::Agreed;
 use crate::disks::ReplayDisks;
 use crate::diverged::{Diverged, Mismatch};
-use crate::pending::{Completion, Requests, Trouble};
+use crate::pending::{Completion, Trouble};
+use crate::progress::Progress;
 use crate::sink::OutputSink;
 use crate::source::{EntrySource, Lookahead};
 use crate::tally::OutputTally;
@@ -37,48 +37,6 @@ pub struct Replay<S, O> {
     sought: Option<At>,
     /// Trouble that came where the machine takes none; the next poll reports it.
     failed: Option<Stop>,
-}
-
-/// How far a replay has come: with a snapshot of the machine, a source from which the agreed entries are gone, and
-/// its disks as they are there, all that it takes to go on from here again.
-#[derive(Clone, Default)]
-pub struct Progress {
-    tally: OutputTally,
-    requests: Requests,
-    numbers: BTreeMap<InputPort, u64>,
-    serial_in_flight: BTreeMap<u8, u64>,
-    last_number: Option<u64>,
-    /// Entries agreed with so far.
-    entries: u64,
-    agreed: Agreed,
-    /// The count behind the instruction that the last answer or time was given to: its own position lies before
-    /// that instruction, which is finished all the same.
-    answered: u64,
-}
-
-impl Progress {
-    /// Entries agreed with so far.
-    pub fn entries(&self) -> u64 {
-        self.entries
-    }
-
-    /// The last entry agreed with, in words.
-    pub fn last_entry(&self) -> Option<String> {
-        self.agreed.words().next_back()
-    }
-
-    /// Outputs so far.
-    pub fn outputs(&self) -> u64 {
-        self.tally.count()
-    }
-
-    /// The progress of a replay that begins at a snapshot and knows of nothing before it but the requests that the
-    /// guest waits for.
-    pub fn with_requests(requests: Vec<DiskRequest>) -> Self {
-        let mut progress = Self::default();
-        requests.into_iter().for_each(|request| progress.requests.made(request));
-        progress
-    }
 }
 
 /// How a replay ended without a divergence.
@@ -301,25 +259,10 @@ impl<S: EntrySource, O: OutputSink> Replay<S, O> {
     fn take(&mut self, at: At, entry: &Entry) -> Result<Input, Stop> {
         let input = match &entry.body {
             Body::Input { input, number } => {
-                self.progress.last_number = *number;
-                if let Some(number) = number {
-                    self.progress.numbers.insert(input.port(), *number);
-                }
-                match input {
-                    Input::Serial { port, bytes } => {
-                        *self.progress.serial_in_flight.entry(*port).or_default() += bytes.len() as u64;
-                    }
-                    Input::DiskDone { disk, tag, status, data } => {
-                        let (disk, tag, status, length) = (*disk, *tag, *status, data.len() as u64);
-                        self.complete(at, entry, Completion { disk, tag, status, length, check: None })?;
-                    }
-                    Input::Key(_)
-                    | Input::Mouse { .. }
-                    | Input::PowerButton
-                    | Input::Frame { .. }
-                    | Input::PowerOff
-                    | Input::Reset
-                    | Input::Media { .. } => {}
+                self.progress.arrived(input, *number);
+                if let Input::DiskDone { disk, tag, status, data } = input {
+                    let (disk, tag, status, length) = (*disk, *tag, *status, data.len() as u64);
+                    self.complete(at, entry, Completion { disk, tag, status, length, check: None })?;
                 }
                 input.clone()
             }
@@ -571,17 +514,9 @@ impl<S: EntrySource, O: OutputSink> World for Replay<S, O> {
     }
 
     fn emit(&mut self, at: At, output: Output) {
-        let ordinal = self.progress.tally.add(&output);
+        let ordinal = self.progress.emitted(&output);
         if let Err(stop) = self.outputs.output(ordinal, at, &output) {
             self.failed.get_or_insert(stop);
-        }
-        match output {
-            Output::Disk(request) => self.progress.requests.made(request),
-            Output::SerialConsumed { port, count } => {
-                let left = self.progress.serial_in_flight.entry(port).or_default();
-                *left = left.saturating_sub(u64::from(count));
-            }
-            Output::Serial { .. } | Output::Debug(_) | Output::Frame { .. } => {}
         }
     }
 

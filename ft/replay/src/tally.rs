@@ -4,51 +4,55 @@
 
 use gemel_log::OutputSummary;
 use gemel_machine::{DiskOp, Output};
-use xxhash_rust::xxh3::Xxh3;
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-/// Counts and hashes outputs.
-#[derive(Clone, Default)]
+/// Counts and hashes outputs. What it has come to is two numbers, so that another process can go on from there.
+#[derive(Clone, Default, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutputTally {
     count: u64,
-    hash: Xxh3,
+    hash: u64,
 }
 
 impl OutputTally {
     /// Takes the next output and returns its ordinal, from 0.
     pub fn add(&mut self, output: &Output) -> u64 {
         match output {
-            Output::Serial { port, byte } => self.hash.update(&[0, *port, *byte]),
+            Output::Serial { port, byte } => self.hash(&[0, *port, *byte]),
             Output::SerialConsumed { port, count } => {
-                self.hash.update(&[1, *port]);
-                self.hash.update(&count.to_le_bytes());
+                let [low, high] = count.to_le_bytes();
+                self.hash(&[1, *port, low, high]);
             }
-            Output::Debug(byte) => self.hash.update(&[2, *byte]),
+            Output::Debug(byte) => self.hash(&[2, *byte]),
             Output::Disk(request) => {
-                self.hash.update(&[3, request.disk]);
-                self.hash.update(&request.tag.to_le_bytes());
+                self.hash(&[3, request.disk]);
+                self.hash(&request.tag.to_le_bytes());
                 match &request.op {
                     DiskOp::Read { sector, sectors } => {
-                        self.hash.update(&[0]);
-                        self.hash.update(&sector.to_le_bytes());
-                        self.hash.update(&sectors.to_le_bytes());
+                        self.hash(&[0]);
+                        self.hash(&sector.to_le_bytes());
+                        self.hash(&sectors.to_le_bytes());
                     }
                     DiskOp::Write { sector, data } => {
-                        self.hash.update(&[1]);
-                        self.hash.update(&sector.to_le_bytes());
-                        self.hash.update(&(data.len() as u64).to_le_bytes());
-                        self.hash.update(data);
+                        self.hash(&[1]);
+                        self.hash(&sector.to_le_bytes());
+                        self.hash(data);
                     }
-                    DiskOp::Flush => self.hash.update(&[2]),
+                    DiskOp::Flush => self.hash(&[2]),
                 }
             }
             Output::Frame { nic, bytes } => {
-                self.hash.update(&[4, *nic]);
-                self.hash.update(&(bytes.len() as u64).to_le_bytes());
-                self.hash.update(bytes);
+                self.hash(&[4, *nic]);
+                self.hash(bytes);
             }
         }
         self.count += 1;
         self.count - 1
+    }
+
+    /// The hash so far is the seed of the next: no piece can change places with another, or run into it.
+    fn hash(&mut self, piece: &[u8]) {
+        self.hash = xxh3_64_with_seed(piece, self.hash);
     }
 
     /// How many outputs there were.
@@ -58,6 +62,6 @@ impl OutputTally {
 
     /// Both numbers.
     pub fn summary(&self) -> OutputSummary {
-        OutputSummary { count: self.count, hash: self.hash.digest() }
+        OutputSummary { count: self.count, hash: self.hash }
     }
 }
