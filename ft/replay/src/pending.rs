@@ -105,6 +105,15 @@ impl Requests {
         self.waiting.push(Waiting { request, early: None });
     }
 
+    /// Requests that are carried out and not complete. What reads among them delivered is not known.
+    pub(crate) fn carried_out(requests: Vec<DiskRequest>) -> Self {
+        let early =
+            |request: &DiskRequest| (!matches!(request.op, DiskOp::Read { .. })).then(|| Ok(Vec::new()));
+        let waiting =
+            requests.into_iter().map(|request| Waiting { early: early(&request), request }).collect();
+        Self { waiting, ..Self::default() }
+    }
+
     /// A request is complete that was carried out elsewhere.
     pub(crate) fn forget(&mut self, disk: u8, tag: u64) {
         self.waiting.retain(|w| (w.request.disk, w.request.tag) != (disk, tag));

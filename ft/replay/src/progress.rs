@@ -67,8 +67,8 @@ impl Progress {
         progress
     }
 
-    /// What somebody needs who goes on from here with images that are durable as they are: without unflushed writes, and at a
-    /// log of its own that begins here.
+    /// What somebody needs who goes on from here at a log of its own, with durable images in which every request so far is carried
+    /// out, also those that the guest still waits for.
     pub fn to_bytes(&self) -> Vec<u8> {
         let Self { tally, requests, numbers, serial_in_flight, last_number, .. } = self.clone();
         let (requests, _) = requests.into_lists();
@@ -88,7 +88,8 @@ impl Progress {
             return Err(DamagedProgress);
         }
         let Travelling { tally, requests, numbers, serial_in_flight, last_number } = travelling;
-        Ok(Self { tally, numbers, serial_in_flight, last_number, ..Self::with_requests(requests) })
+        let requests = Requests::carried_out(requests);
+        Ok(Self { tally, requests, numbers, serial_in_flight, last_number, ..Self::default() })
     }
 
     /// An input reached the machine. A disk's completion is still to be carried out, or to be forgotten.

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // a test that unwraps fails with the line
 
+mod cloned;
 mod fed;
 mod offline;
 mod tiny;

@@ -15,7 +15,10 @@ pub struct Image(Rc<RefCell<Vec<u8>>>);
 
 impl Image {
     pub fn new() -> Self {
-        let content = (0..SECTORS * 512).map(|i| (mix(i / 8, 5) >> 7) as u8).collect();
+        Self::of((0..SECTORS * 512).map(|i| (mix(i / 8, 5) >> 7) as u8).collect())
+    }
+
+    pub fn of(content: Vec<u8>) -> Self {
         Self(Rc::new(RefCell::new(content)))
     }
 
