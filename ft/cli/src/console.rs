@@ -2,6 +2,7 @@
 //!
 //! Not responsible for: exactly-once (`gemel-pair`).
 
+use crate::trust::TrustOptions;
 use anyhow::{Context, Result, bail};
 use gemel_host::serial::{Command, Escape, HELP};
 use gemel_host::terminal;
@@ -33,6 +34,8 @@ pub struct Args {
     /// Prints the sides' figures as JSON lines and leaves
     #[arg(long)]
     status: bool,
+    #[command(flatten)]
+    trust: TrustOptions,
 }
 
 /// Shows the console until the guest ends.
@@ -40,7 +43,7 @@ pub struct Args {
 /// # Errors
 /// No side can be reached.
 pub fn run(args: Args) -> Result<ExitCode> {
-    let console = Console::new(&args.sides, !args.status)?;
+    let console = Console::new(&args.sides, &args.trust.trust()?, !args.status)?;
     if args.status { status(&args, &console) } else { attend(&args, console) }
 }
 

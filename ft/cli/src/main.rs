@@ -11,6 +11,7 @@ mod copies;
 mod demo;
 mod diff;
 mod exit;
+mod keys;
 mod log_show;
 mod logged;
 mod machine;
@@ -24,6 +25,7 @@ mod run;
 mod scratch;
 mod secondary;
 mod subject;
+mod trust;
 mod verify;
 mod watch;
 mod world;
@@ -76,6 +78,11 @@ enum Command {
     /// The host's passport: what its KVM does with a guest, and whether another host fits
     #[command(after_help = exit::TABLE)]
     Check(check::Args),
+    /// Makes the keys by which the sides of a pair, consoles and gateways know each other over TCP
+    Keys {
+        #[command(subcommand)]
+        command: keys::Command,
+    },
     /// Looks into logs
     Log {
         #[command(subcommand)]
@@ -103,6 +110,7 @@ fn main() -> ExitCode {
             Command::Checker(args) => checker::run(args),
             Command::Diff(args) => diff::run(args),
             Command::Check(args) => check::run(args),
+            Command::Keys { command } => keys::run(command),
             Command::Log { command: LogCommand::Show(args) } => log_show::run(args),
         },
         Err(e) if e.use_stderr() && e.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {

@@ -8,6 +8,7 @@ use crate::exit::Ending;
 use crate::options::{EpochOptions, MachineOptions, ReportOptions};
 use crate::replay::keep_evidence;
 use crate::report::{Report, Stopwatch};
+use crate::trust::TrustOptions;
 use anyhow::{Context, Result, bail};
 use gemel_host::control::Control;
 use gemel_host::inbox::Source;
@@ -52,6 +53,8 @@ pub struct PairOptions {
     #[arg(long, value_name = "SOCKET")]
     pub control: Option<PathBuf>,
     #[command(flatten)]
+    pub trust: TrustOptions,
+    #[command(flatten)]
     pub machine: MachineOptions,
     #[command(flatten)]
     pub accel: AccelOptions,
@@ -65,7 +68,7 @@ impl PairOptions {
     /// What the pair needs to know.
     ///
     /// # Errors
-    /// An arbiter that cannot be used.
+    /// An arbiter or keys that cannot be used.
     pub fn shell(&self) -> Result<Options> {
         const MS: u64 = 1_000_000;
         if self.vm.is_empty() || self.vm.contains(['/', '.']) {
@@ -85,6 +88,7 @@ impl PairOptions {
             },
             console: self.console.clone(),
             arbiter: Arc::new(DirectoryArbiter::new(&self.arbiter)?),
+            trust: self.trust.trust()?,
         })
     }
 

@@ -33,7 +33,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let shell = pair.shell()?;
     let options = &mut pair.machine;
     let mut images = Images::open(&options.kernel, options.initrd.as_deref(), &options.drive)?;
-    let secondary = Secondary::connect(&connect)?;
+    let secondary = Secondary::connect(&connect, &shell.trust)?;
     let header = secondary.header().clone();
     options.rtc_base = Some(RtcBase::Epoch(header.machine.rtc_base));
     options.seed = header.machine.seed;

@@ -72,8 +72,8 @@ const TESTS_MAY_ALSO_USE: &[(&str, &[&str])] = &[
     ("gemel-kvm", &["gemel-interp", "gemel-devices"]),
 ];
 
-/// Crates that call the kernel, not a C library that would have to be installed.
-const NOT_FOREIGN: &[&str] = &["libc", "linux-raw-sys"];
+/// Crates that call the kernel, or bring their C and assembly along, not a C library that would have to be installed.
+const NOT_FOREIGN: &[&str] = &["libc", "linux-raw-sys", "ring"];
 
 fn metadata() -> Value {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());

@@ -9,7 +9,7 @@ use crate::console::type_in;
 use anyhow::{Context, Result, bail};
 use gemel_host::terminal;
 use gemel_pair::protocol::{Channel, Role};
-use gemel_pair::shell::{Console, Report, Shown, now};
+use gemel_pair::shell::{Console, Report, Shown, Trust, now};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -83,7 +83,11 @@ struct Scene<'a> {
 pub fn play(args: &Args, folder: &Folder) -> Result<Played> {
     let screen = Screen::new();
     let (primary, mut secondary) = start(folder, args)?;
-    let console = Arc::new(Console::new(&[console(folder, "primary"), console(folder, "secondary")], true)?);
+    let console = Arc::new(Console::new(
+        &[console(folder, "primary"), console(folder, "secondary")],
+        &Trust::local(),
+        true,
+    )?);
     let _raw = terminal::is_terminal().then(terminal::raw).transpose()?;
     if terminal::is_terminal() {
         let typed = Arc::clone(&console);

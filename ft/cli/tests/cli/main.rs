@@ -11,6 +11,7 @@ mod compare;
 mod coprocessor;
 mod endings;
 mod pair;
+mod trust;
 
 use gemel_log::{Entry, Item, LogReader, LogWriter};
 use serde_json::Value;

@@ -82,7 +82,7 @@ pub fn wait_until(what: &str, condition: impl Fn() -> bool) {
 }
 
 /// Nobody is to be suspected because the host is busy with other tests.
-const SIDE: &str = "--arbiter arbiter --kernel guest -m 16 --silence 5000 --drop 5000 --epoch 1000000";
+pub const SIDE: &str = "--arbiter arbiter --kernel guest -m 16 --silence 5000 --drop 5000 --epoch 1000000";
 
 pub fn start_with(folder: &Path, code: &[u8]) -> [Process; 3] {
     fs::write(folder.join("guest"), kernel(code)).unwrap();
@@ -155,7 +155,7 @@ fn a_healthy_pair_ends_together_with_the_same_digest() {
 }
 
 /// mov dx, 0x3f8; mov al, '?'; out dx, al; sti; hlt; jmp back to hlt: nothing wakes it.
-const ASKS_AND_SLEEPS: &[u8] = &[0x66, 0xba, 0xf8, 0x03, 0xb0, b'?', 0xee, 0xfb, 0xf4, 0xeb, 0xfd];
+pub const ASKS_AND_SLEEPS: &[u8] = &[0x66, 0xba, 0xf8, 0x03, 0xb0, b'?', 0xee, 0xfb, 0xf4, 0xeb, 0xfd];
 
 #[test]
 fn what_a_guest_prints_before_it_sleeps_does_not_wait_until_it_wakes() {

@@ -1,219 +1,20 @@
-//! Connections: addresses, and threads that turn streams into messages and back.
+//! Connections: threads that turn streams into messages and back.
 //!
-//! Not responsible for: what the messages mean.
+//! Not responsible for: what the messages mean, sockets (`stream`), who may connect (`trust`).
 
 use super::error::PairError;
+use super::stream::{Stream, read_buffer};
 use crate::protocol::{decode, encode};
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use rustix::net::{SendFlags, send};
 use rustix::process::setpriority_process;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::io::{self, Read, Write};
 use std::marker::PhantomData;
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
-use std::{fmt, str, thread};
+use std::{io, thread};
 
-/// A write that takes longer has a reader that is stopped or gone.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// A primary that listens says who it is at once.
-const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 /// Nice value of the pair's own threads.
 const URGENT: i32 = -10;
-
-/// Where to listen or connect.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Address {
-    /// `HOST:PORT`; without a host, as QEMU's users write it, all of this machine's addresses.
-    Tcp(String),
-    /// `unix:PATH`.
-    Unix(PathBuf),
-}
-
-impl str::FromStr for Address {
-    type Err = PairError;
-
-    fn from_str(text: &str) -> Result<Self, PairError> {
-        let refuse = || PairError::Address(text.into());
-        match text.strip_prefix("unix:") {
-            Some("") => Err(refuse()),
-            Some(path) => Ok(Self::Unix(path.into())),
-            None => {
-                let (host, port) =
-                    text.strip_prefix("tcp:").unwrap_or(text).rsplit_once(':').ok_or_else(refuse)?;
-                port.parse::<u16>().map_err(|_| refuse())?;
-                Ok(Self::Tcp(format!("{}:{port}", if host.is_empty() { "0.0.0.0" } else { host })))
-            }
-        }
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => f.write_str(address),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
-/// A listening socket.
-pub enum Listener {
-    /// TCP.
-    Tcp(TcpListener),
-    /// A UNIX socket.
-    Unix(UnixListener),
-}
-
-/// A connected socket.
-pub enum Stream {
-    /// TCP.
-    Tcp(TcpStream),
-    /// A UNIX socket.
-    Unix(UnixStream),
-}
-
-impl Address {
-    /// Listens here.
-    ///
-    /// # Errors
-    /// [`PairError::Listen`].
-    pub fn listen(&self) -> Result<Listener, PairError> {
-        let listener = match self {
-            Self::Tcp(address) => TcpListener::bind(address).map(Listener::Tcp),
-            Self::Unix(path) => {
-                // A socket that nobody listens on is left over from a process that died.
-                if UnixStream::connect(path).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused) {
-                    let _ = std::fs::remove_file(path);
-                }
-                UnixListener::bind(path).map(Listener::Unix)
-            }
-        };
-        listener.map_err(|e| PairError::Listen(self.clone(), e))
-    }
-
-    /// Connects here.
-    ///
-    /// # Errors
-    /// The host's.
-    pub fn connect(&self) -> io::Result<Stream> {
-        let stream = match self {
-            Self::Tcp(address) => Stream::Tcp(TcpStream::connect(address)?),
-            Self::Unix(path) => Stream::Unix(UnixStream::connect(path)?),
-        };
-        stream.prepare()
-    }
-}
-
-impl Listener {
-    /// Where this listens, asked to listen on `wanted`.
-    pub fn address(&self, wanted: &Address) -> Address {
-        match self {
-            Self::Tcp(listener) => {
-                listener.local_addr().map_or_else(|_| wanted.clone(), |a| Address::Tcp(a.to_string()))
-            }
-            Self::Unix(_) => wanted.clone(),
-        }
-    }
-
-    /// The next connection.
-    ///
-    /// # Errors
-    /// The host's.
-    pub fn accept(&self) -> io::Result<Stream> {
-        match self {
-            Self::Tcp(listener) => Stream::Tcp(listener.accept()?.0),
-            Self::Unix(listener) => Stream::Unix(listener.accept()?.0),
-        }
-        .prepare()
-    }
-}
-
-impl Stream {
-    fn prepare(self) -> io::Result<Self> {
-        match &self {
-            Self::Tcp(stream) => {
-                stream.set_nodelay(true)?; // a mark must not wait for the next one
-                stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
-            }
-            Self::Unix(stream) => stream.set_write_timeout(Some(WRITE_TIMEOUT))?,
-        }
-        Ok(self)
-    }
-
-    fn try_clone(&self) -> io::Result<Self> {
-        Ok(match self {
-            Self::Tcp(stream) => Self::Tcp(stream.try_clone()?),
-            Self::Unix(stream) => Self::Unix(stream.try_clone()?),
-        })
-    }
-
-    fn close(&self) {
-        // A connection that is closed already is what is wanted.
-        let _ = match self {
-            Self::Tcp(stream) => stream.shutdown(Shutdown::Both),
-            Self::Unix(stream) => stream.shutdown(Shutdown::Both),
-        };
-    }
-
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.read(buffer),
-            Self::Unix(stream) => stream.read(buffer),
-        }
-    }
-
-    /// The first message of a peer that says only one before it is answered.
-    pub(super) fn first_message<M: DeserializeOwned>(&mut self) -> io::Result<M> {
-        let nonsense =
-            || io::Error::new(io::ErrorKind::InvalidData, "what answers there speaks another language");
-        let mut arrived = Vec::new();
-        let mut buffer = [0; 4096];
-        self.set_read_timeout(Some(GREETING_TIMEOUT))?;
-        loop {
-            match self.read(&mut buffer) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(n) => arrived.extend_from_slice(&buffer[..n]),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    return Err(io::Error::new(io::ErrorKind::TimedOut, "no answer"));
-                }
-                Err(e) => return Err(e),
-            }
-            if let Some(message) = decode(&mut arrived).map_err(|_| nonsense())? {
-                self.set_read_timeout(None)?;
-                return if arrived.is_empty() { Ok(message) } else { Err(nonsense()) };
-            }
-        }
-    }
-
-    fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream) => stream.set_read_timeout(timeout),
-            Self::Unix(stream) => stream.set_read_timeout(timeout),
-        }
-    }
-
-    fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream) => (&*stream).write_all(bytes),
-            Self::Unix(stream) => (&*stream).write_all(bytes),
-        }
-    }
-
-    /// Sends what the socket takes without waiting.
-    fn send_now(&self, bytes: &[u8]) -> io::Result<usize> {
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        Ok(match self {
-            Self::Tcp(stream) => send(stream, bytes, flags)?,
-            Self::Unix(stream) => send(stream, bytes, flags)?,
-        })
-    }
-}
 
 #[derive(Default)]
 struct Pending {
@@ -240,14 +41,14 @@ impl<M: Serialize> Outgoing<M> {
     pub fn send(&self, message: &M) {
         let (pending, changed) = &*self.pending;
         let mut pending = pending.lock();
-        let Ok(frame) = encode(message) else {
+        if pending.broken || pending.closing {
+            return;
+        }
+        let Some(frame) = encode(message).ok().and_then(|frame| self.stream.seal(frame).ok()) else {
             pending.broken = true;
             self.stream.close();
             return;
         };
-        if pending.broken || pending.closing {
-            return;
-        }
         let mut sent = 0;
         if !pending.writing && pending.bytes.is_empty() {
             // A socket that is full or broken takes nothing; the writer's thread finds out which.
@@ -268,6 +69,11 @@ impl<M> Outgoing<M> {
         changed.notify_one();
     }
 
+    #[cfg(test)]
+    pub(super) fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
     /// Bytes that the connection has not taken yet.
     pub fn waiting(&self) -> usize {
         let pending = self.pending.0.lock();
@@ -282,10 +88,10 @@ impl<M> Drop for Outgoing<M> {
 }
 
 /// Starts a connection's two threads. `on_message` gets what arrives until it says `false`, `on_close` is called once
-/// when the connection is gone, for whatever reason: also when what arrives is no message.
+/// when the connection is gone, for whatever reason: also when what arrives is no message, of which a line tells.
 ///
 /// # Errors
-/// No thread, no second handle.
+/// [`PairError::Thread`].
 pub fn attend<Out, In: DeserializeOwned>(
     stream: Stream,
     name: &str,
@@ -293,12 +99,13 @@ pub fn attend<Out, In: DeserializeOwned>(
     on_close: impl FnOnce() + Send + 'static,
 ) -> Result<Outgoing<Out>, PairError> {
     let pending = Arc::new((Mutex::new(Pending::default()), Condvar::new()));
-    let mut incoming = stream.try_clone().map_err(PairError::Thread)?;
     let stream = Arc::new(stream);
-    let (writing, to_write) = (Arc::clone(&stream), Arc::clone(&pending));
+    let (incoming, writing, to_write) = (Arc::clone(&stream), Arc::clone(&stream), Arc::clone(&pending));
     spawn(&format!("{name}-out"), move || write_all(&writing, &to_write))?;
     spawn(&format!("{name}-in"), move || {
-        read_all(&mut incoming, &mut on_message);
+        if let Err(why) = read_all(&incoming, &mut on_message) {
+            incoming.complain(&why);
+        }
         incoming.close();
         on_close();
     })?;
@@ -341,25 +148,20 @@ fn write_all(stream: &Stream, (pending, changed): &(Mutex<Pending>, Condvar)) {
     stream.close();
 }
 
-fn read_all<M: DeserializeOwned>(stream: &mut Stream, on_message: &mut impl FnMut(M) -> bool) {
-    let mut arrived = Vec::new();
-    let mut buffer = vec![0; 64 << 10];
+/// # Errors
+/// Somebody says what is no message, or tampers with the connection. One that only breaks ends as one that is closed.
+fn read_all<M: DeserializeOwned>(stream: &Stream, on_message: &mut impl FnMut(M) -> bool) -> io::Result<()> {
+    let (mut buffer, mut arrived) = (read_buffer(), Vec::new());
     loop {
-        match stream.read(&mut buffer) {
-            Ok(0) => return,
-            Ok(n) => arrived.extend_from_slice(&buffer[..n]),
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            Err(_) => return,
+        match stream.read(&mut buffer, &mut arrived) {
+            Ok(false) => return Ok(()),
+            Ok(true) => {}
+            Err(e) if e.kind() == io::ErrorKind::InvalidData => return Err(e),
+            Err(_) => return Ok(()),
         }
-        loop {
-            match decode(&mut arrived) {
-                Ok(Some(message)) => {
-                    if !on_message(message) {
-                        return;
-                    }
-                }
-                Ok(None) => break,
-                Err(_) => return,
+        while let Some(message) = decode(&mut arrived).map_err(io::Error::other)? {
+            if !on_message(message) {
+                return Ok(());
             }
         }
     }
@@ -369,7 +171,11 @@ fn read_all<M: DeserializeOwned>(stream: &mut Stream, on_message: &mut impl FnMu
 mod tests {
     use super::*;
     use crate::protocol::Message;
+    use crate::shell::stream::Socket;
+    use crate::shell::trust::Trust;
     use crossbeam::channel::unbounded;
+    use std::os::unix::net::UnixStream;
+    use std::time::Duration;
 
     fn heartbeat(delivered: u64) -> Message {
         Message::Heartbeat { delivered, executed: 0 }
@@ -378,7 +184,8 @@ mod tests {
     /// Both ends of a connection over a UNIX socket; what the second hears, and that it closed.
     fn pair() -> (Stream, Stream) {
         let (a, b) = UnixStream::pair().unwrap();
-        (Stream::Unix(a).prepare().unwrap(), Stream::Unix(b).prepare().unwrap())
+        let stream = |socket| Stream::new(Socket::Unix(socket), None, "test".into(), &Trust::local());
+        (stream(a), stream(b))
     }
 
     #[test]
@@ -417,18 +224,6 @@ mod tests {
                 attend(b, "b", |_: Message| true, move || closed.send(()).unwrap()).unwrap();
             a.write_all(nonsense).unwrap();
             wait_closed.recv_timeout(Duration::from_secs(30)).unwrap();
-        }
-    }
-
-    #[test]
-    fn addresses_are_read_as_they_are_shown() {
-        for (text, shown) in
-            [("1.2.3.4:5", "1.2.3.4:5"), (":7", "0.0.0.0:7"), ("tcp:h:7", "h:7"), ("unix:/x", "unix:/x")]
-        {
-            assert_eq!(text.parse::<Address>().unwrap().to_string(), shown);
-        }
-        for bad in ["", "host", "host:port", "unix:", "1.2.3.4:70000"] {
-            assert!(bad.parse::<Address>().is_err(), "{bad}");
         }
     }
 }

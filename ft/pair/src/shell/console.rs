@@ -2,11 +2,14 @@
 //!
 //! Not responsible for: the terminal (the command line's), exactly-once (`protocol`).
 
-use super::connection::{Address, Outgoing, attend, spawn};
+use super::address::Address;
+use super::connection::{Outgoing, attend, spawn};
 use super::error::PairError;
 use super::side::Report;
+use super::trust::Trust;
 use crate::protocol::{Channel, ClientAction, ClientEvent, ConsoleClient, ToClient, ToServer};
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
+use std::io;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -54,13 +57,14 @@ impl Console {
     /// place of any other; without it can only ask for figures.
     ///
     /// # Errors
-    /// [`PairError::Thread`].
-    pub fn new(sides: &[Address], attach: bool) -> Result<Self, PairError> {
+    /// [`PairError::Thread`], [`PairError::NoKeys`].
+    pub fn new(sides: &[Address], trust: &Trust, attach: bool) -> Result<Self, PairError> {
+        sides.iter().try_for_each(|side| trust.check(side))?;
         let (doing, to_do) = unbounded();
         let (show, shown) = unbounded();
         for (side, address) in sides.iter().cloned().enumerate() {
-            let doing = doing.clone();
-            spawn("side", move || keep_connected(side, &address, &doing))?;
+            let (doing, trust) = (doing.clone(), trust.clone());
+            spawn("side", move || keep_connected(side, &address, &trust, &doing))?;
         }
         let count = sides.len();
         spawn("console", move || Core::new(count, attach, show).run(&to_do))?;
@@ -83,9 +87,16 @@ impl Console {
     }
 }
 
-fn keep_connected(side: usize, address: &Address, doing: &Sender<Doing>) {
+fn keep_connected(side: usize, address: &Address, trust: &Trust, doing: &Sender<Doing>) {
     loop {
-        if let Ok(stream) = address.connect() {
+        let connected = address.connect(trust);
+        // A side that is not there is nothing to tell of; one that is somebody else is.
+        if let Err(why) = &connected
+            && matches!(why.kind(), io::ErrorKind::InvalidData | io::ErrorKind::TimedOut)
+        {
+            trust.complaints().say(&address.to_string(), &why.to_string());
+        }
+        if let Ok(stream) = connected {
             let (heard, (closing, closed)) = (doing.clone(), bounded::<()>(1));
             let on_message = move |message| heard.send(Doing::Message(side, message)).is_ok();
             let on_close = move || drop(closing);

@@ -1,6 +1,6 @@
 //! Trouble of the shell with its host. Every message says what to do.
 
-use super::connection::Address;
+use super::address::Address;
 use std::io;
 use std::path::PathBuf;
 
@@ -13,9 +13,20 @@ pub enum PairError {
     /// Nobody listens there.
     #[error("cannot connect to {0}: {1}; start the primary first, with --listen there")]
     Connect(Address, #[source] io::Error),
+    /// Somebody is there, but not who must be.
+    #[error("cannot connect to {0}: {1}")]
+    Untrusted(Address, #[source] io::Error),
     /// An address that is none.
     #[error("'{0}' is no address; HOST:PORT or unix:PATH is wanted")]
     Address(String),
+    /// TCP, without a word on who may connect.
+    #[error(
+        "{0} is reached over TCP: say with --keys DIR who may connect (gemel keys makes one), or --insecure to let in everybody"
+    )]
+    NoKeys(Address),
+    /// Keys that cannot be used.
+    #[error("the keys in {0}: {1}")]
+    Keys(PathBuf, String),
     /// The arbiter's directory cannot be used.
     #[error("cannot use the arbiter's directory {0}: {1}; both sides must reach and write it")]
     Arbiter(PathBuf, #[source] io::Error),

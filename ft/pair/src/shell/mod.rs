@@ -7,21 +7,30 @@
 //! answers. Nothing that the machine's thread does waits for a connection: what it sends goes into a queue. Only when
 //! held outputs or that queue grow beyond their bounds does the guest wait.
 
+mod address;
 mod arbiter;
+mod complaints;
 mod connection;
 mod console;
 mod error;
 mod feed;
+mod keys;
+mod listener;
 mod run;
 mod side;
 mod sink;
+mod stream;
+mod tls;
+mod trust;
 mod world;
 
+pub use address::Address;
 pub use arbiter::{Arbiter, DirectoryArbiter};
-pub use connection::Address;
 pub use console::{Console, Shown};
 pub use error::PairError;
 pub use feed::FeedSource;
+pub use keys::{Fingerprint, KeyFolder, Purpose};
 pub use run::{Ended, Options, Primary, Secondary};
 pub use side::{Report, ReportFn, Surroundings, now};
 pub use sink::PairSink;
+pub use trust::Trust;

@@ -2,12 +2,16 @@
 //!
 //! Not responsible for: building machines and live worlds (the caller's), decisions (`protocol`).
 
+use super::address::Address;
 use super::arbiter::Arbiter;
-use super::connection::{Address, Listener, Stream, attend, spawn};
+use super::connection::{attend, spawn};
 use super::error::PairError;
 use super::feed::{Feed, FeedSource};
+use super::listener::Listener;
 use super::side::{Report, Side, Surroundings};
 use super::sink::PairSink;
+use super::stream::Stream;
+use super::trust::Trust;
 use super::world::Paired;
 use crate::protocol::{
     Changed, Event, Goodbye, Hello, MemberId, Membership, Message, PROTOCOL, Role, StopReason, Timing,
@@ -18,6 +22,7 @@ use gemel_log::{Header, LogWriter};
 use gemel_machine::{At, Machine, Pause, RunError, Stop, TimeBase, World};
 use gemel_replay::{Conclusion, Diverged, EntrySource, Handover, NoOutput, Record, Replay, ReplayDisks};
 use std::fs::File;
+use std::io;
 use std::sync::Arc;
 use std::thread::sleep;
 use std::time::Duration;
@@ -38,6 +43,14 @@ pub struct Options {
     pub console: Address,
     /// Holds who leads and who is in sync.
     pub arbiter: Arc<dyn Arbiter>,
+    /// Who may connect.
+    pub trust: Trust,
+}
+
+impl Options {
+    fn listen_for_clients(&self) -> Result<Listener, PairError> {
+        self.console.listen(&self.trust.with_consoles())
+    }
 }
 
 /// How a side ended.
@@ -143,7 +156,7 @@ impl Primary {
         header: &Header,
         surroundings: Box<dyn Surroundings>,
     ) -> Result<Self, PairError> {
-        let (listener, clients) = (listen.listen()?, options.console.listen()?);
+        let (listener, clients) = (listen.listen(&options.trust)?, options.listen_for_clients()?);
         let listens_on = listener.address(listen);
         let member = draw_member()?;
         let epoch = first_epoch(options, member)?;
@@ -260,9 +273,14 @@ impl Secondary {
     ///
     /// # Errors
     /// Nobody there, or somebody else.
-    pub fn connect(address: &Address) -> Result<Self, PairError> {
-        let mut stream = address.connect().map_err(|e| PairError::Connect(address.clone(), e))?;
-        let first = stream.first_message().map_err(|e| PairError::Connect(address.clone(), e))?;
+    pub fn connect(address: &Address, trust: &Trust) -> Result<Self, PairError> {
+        trust.check(address)?;
+        let refuse = |e: io::Error| match e.kind() {
+            io::ErrorKind::InvalidData => PairError::Untrusted(address.clone(), e),
+            _ => PairError::Connect(address.clone(), e),
+        };
+        let stream = address.connect(trust).map_err(refuse)?;
+        let first = stream.first_message().map_err(refuse)?;
         let hello = match first {
             Message::Hello(hello) if hello.role == Role::Primary => hello,
             Message::Goodbye(Goodbye::Refused(why)) => return Err(PairError::Refused(why)),
@@ -299,7 +317,7 @@ impl Secondary {
         surroundings: Box<dyn Surroundings>,
     ) -> Result<Ended, PairError> {
         let Self { stream, hello, header, feed } = self;
-        let clients = options.console.listen()?;
+        let clients = options.listen_for_clients()?;
         let ours = Hello {
             vm: options.vm.clone(),
             role: Role::Secondary,

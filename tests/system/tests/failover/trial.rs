@@ -75,6 +75,7 @@ fn signal(process: &Bounded, signal: Signal) -> Result<()> {
 /// Plays something in a folder of its own, which stays where it fails: whoever looks for the reason needs the logs.
 pub fn in_folder(play: impl FnOnce(&Path) -> Result<Outcome>) -> Result<Outcome> {
     let folder = tempfile::tempdir()?;
+    exchange_keys(folder.path())?;
     let result = play(folder.path());
     if result.is_err() {
         let kept = folder.keep();
@@ -83,12 +84,25 @@ pub fn in_folder(play: impl FnOnce(&Path) -> Result<Outcome>) -> Result<Outcome>
     result
 }
 
+/// Keys for both sides, each with the other's certificate: what crosses the link is under TLS.
+fn exchange_keys(folder: &Path) -> Result<()> {
+    let keys = ["primary", "secondary"].map(|role| folder.join(role).with_extension("keys"));
+    for own in &keys {
+        child::run(gemel("keys")?.arg("make").arg(own), SOON)?;
+    }
+    for (own, other) in [(&keys[0], &keys[1]), (&keys[1], &keys[0])] {
+        child::run(gemel("keys")?.arg("pin").arg(own).arg(other.join("own.pem")), SOON)?;
+    }
+    Ok(())
+}
+
 /// One side's command line, but for the address of the link.
 pub fn side(folder: &Path, role: &str, guest: &Guest, fault: Fault) -> Result<Command> {
     let mut command = gemel_with(role, guest)?;
     command.args(["--vm", "trial", "--arbiter"]).arg(folder.join("arbiter"));
     command.arg("--console").arg(format!("unix:{}", folder.join(role).display()));
     command.arg("--log").arg(folder.join(format!("{role}.log")));
+    command.arg("--keys").arg(folder.join(role).with_extension("keys"));
     // Only a stopped side is told by its silence; a busy host must not silence one that is to be killed.
     if fault != Fault::StopPrimary {
         command.args(["--silence", "1000", "--drop", "2000"]);
