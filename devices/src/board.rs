@@ -13,7 +13,7 @@ use crate::isa::reset_ports::ResetPorts;
 use crate::isa::rtc::Rtc;
 use crate::isa::uart::Uart;
 use crate::pci::{self, PciHost};
-use crate::virtio::{self, Block, VirtioPci};
+use crate::virtio::{self, Block, Net, VirtioPci};
 use crate::wiring::{FERR, IGNNE, ISA_LINES, PCI_INTA, PIC_INTR, WIRES, isa_irq};
 use gemel_machine::bus::{BusBuilder, PortWidth};
 use gemel_machine::{Bus, DiskRequest, GuestRam, InputPort, MachineSpec};
@@ -21,7 +21,7 @@ use gemel_x86::CpuModel;
 use std::sync::Arc;
 
 /// The version of the board that this build makes; stands in [`MachineSpec::board`].
-pub const BOARD: u16 = 2;
+pub const BOARD: u16 = 3;
 /// Where [`build`] leaves the ACPI root pointer, for [`crate::boot::load`].
 pub const RSDP: u64 = acpi::tables::RSDP;
 /// The I/O APIC input of the 8254, which the MADT declares.
@@ -46,9 +46,17 @@ pub enum BoardError {
         /// What was given.
         found: u64,
     },
-    /// More disks than slots.
-    #[error("{0} disks: the board has slots for {max}; attach fewer with --drive", max = pci::SLOTS - 1)]
-    TooManyDisks(usize),
+    /// More disks and network interfaces than slots.
+    #[error(
+        "{disks} disks and {nics} network interfaces: the board has slots for {max}; attach fewer with --drive and --net",
+        max = pci::SLOTS - 1
+    )]
+    TooManyCards {
+        /// Disks specified.
+        disks: usize,
+        /// Network interfaces specified.
+        nics: usize,
+    },
 }
 
 /// Builds the board of a specification, and writes the ACPI tables into `ram`, which must be as after power-on.
@@ -117,21 +125,30 @@ fn isa(board: &mut BusBuilder, spec: &MachineSpec) {
     board.ports(DebugConsole::PORT..=DebugConsole::PORT, console, PortWidth::Byte);
 }
 
-/// Power management, and PCI with its disks.
+/// Power management, and PCI with its cards: disks first, so that a disk's slot says its number.
 fn bridges(board: &mut BusBuilder, spec: &MachineSpec) -> Result<(), BoardError> {
     let power = board.add(PowerManagement::new());
     board.ports(pm::EVENT_PORT..=pm::LAST_PORT, power, PortWidth::Byte).plug(InputPort::PowerButton, power);
 
+    let too_many = BoardError::TooManyCards { disks: spec.disks.len(), nics: spec.nics.len() };
     let mut host = PciHost::new();
     for (number, disk) in spec.disks.iter().enumerate() {
         let block = Block::new(number as u8, disk.sectors, disk.read_only);
         if !host.disk(VirtioPci::new(block)) {
-            return Err(BoardError::TooManyDisks(spec.disks.len()));
+            return Err(too_many);
+        }
+    }
+    for (number, nic) in spec.nics.iter().enumerate() {
+        if !host.nic(VirtioPci::new(Net::new(number as u8, nic.mac))) {
+            return Err(too_many);
         }
     }
     let host = board.add(host);
     for number in 0..spec.disks.len() {
         board.plug(InputPort::Disk(number as u8), host);
+    }
+    for number in 0..spec.nics.len() {
+        board.plug(InputPort::Net(number as u8), host);
     }
     board.ports(pci::CONFIG_ADDRESS..=pci::CONFIG_ADDRESS + 7, host, PortWidth::Any);
     board.window(pci::MEMORY_WINDOW.start, pci::MEMORY_WINDOW.end - pci::MEMORY_WINDOW.start, host);
@@ -149,7 +166,7 @@ pub fn disk_requests(bus: &Bus) -> Vec<DiskRequest> {
     let sections = bus.save();
     let bridge = sections.iter().find(|(name, _)| *name == pci::host::NAME);
     let functions = bridge.and_then(|(_, section)| pci::host::saved_functions(section)).unwrap_or_default();
-    let disks = functions.iter().enumerate();
+    let disks = functions.iter().enumerate(); // cards behind them are no disks, and have none in flight
     disks.filter_map(|(disk, function)| virtio::requests_in_flight(disk as u8, function)).flatten().collect()
 }
 

@@ -110,6 +110,7 @@ impl Bench {
         }
         for n in 0..4 {
             builder.plug(InputPort::Serial(n), device).plug(InputPort::Disk(n), device);
+            builder.plug(InputPort::Net(n), device);
         }
         for port in [InputPort::Keyboard, InputPort::Mouse, InputPort::PowerButton] {
             builder.plug(port, device);

@@ -4,14 +4,14 @@
 use gemel_devices::apic::{ioapic, lapic};
 use gemel_devices::{board, pci};
 use gemel_machine::{
-    BootSpec, Bus, DiskSpec, DiskStatus, GuestRam, Input, MachineSpec, Output, Reckoning, VirtTime,
+    BootSpec, Bus, DiskSpec, DiskStatus, GuestRam, Input, MachineSpec, NicSpec, Output, Reckoning, VirtTime,
 };
 use gemel_x86::{CpuModel, msr};
 use std::sync::Arc;
 
 const RAM: u64 = 2 << 20;
 
-/// A board with two disks, and its RAM.
+/// A board with two disks and a network interface, and its RAM.
 struct Rig {
     bus: Bus,
     ram: Arc<GuestRam>,
@@ -28,7 +28,7 @@ impl Rig {
             rtc_base: 1_767_225_600,
             seed: 0,
             disks: vec![DiskSpec { sectors: 64, read_only: false, digest: 0 }; 2],
-            nics: Vec::new(),
+            nics: vec![NicSpec { mac: [2, 0, 0, 0, 0, 1] }],
             boot: BootSpec::default(),
         };
         let ram = Arc::new(GuestRam::new(RAM)?);
@@ -94,8 +94,9 @@ impl Rig {
                     Input::Key(vec![0x1c, 0xf0, 0x1c]),
                     Input::Mouse { dx: 3, dy: -4, buttons: 1 },
                     Input::PowerButton,
+                    Input::Frame { nic: 0, bytes: vec![tag as u8; 60] },
                 ];
-                self.bus.input(now, inputs[rng.below(5)].clone());
+                self.bus.input(now, inputs[rng.below(6)].clone());
             }
             _ => {
                 if self.bus.interrupt_pending() {

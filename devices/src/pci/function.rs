@@ -36,7 +36,7 @@ pub trait PciFunction: Send {
         false
     }
 
-    /// Something came in from the world; [`super::PciHost::disk`] said that it is for this function.
+    /// Something came in from the world; the bridge knows that it is for this function.
     fn on_input(&mut self, _cx: &mut DeviceCx<'_>, _input: Input) {}
 
     /// System reset. BARs keep what firmware assigned.

@@ -24,6 +24,8 @@ pub struct PciHost {
     functions: Vec<(u8, Box<dyn PciFunction>)>,
     /// Which slot a disk is in.
     disks: Vec<u8>,
+    /// Which slot a network interface is in.
+    nics: Vec<u8>,
     next_address: u64,
     // State.
     config_address: u32,
@@ -36,6 +38,7 @@ impl PciHost {
         Self {
             functions: Vec::new(),
             disks: Vec::new(),
+            nics: Vec::new(),
             next_address: MEMORY_WINDOW.start,
             config_address: 0,
             bridge: ConfigSpace::new(Identity {
@@ -49,11 +52,25 @@ impl PciHost {
         }
     }
 
-    /// Puts a disk into the next free slot and assigns its BARs, as firmware would. Returns whether there was one.
-    pub fn disk(&mut self, mut function: impl PciFunction + 'static) -> bool {
+    /// Puts the next disk into the next free slot. Returns whether there was one.
+    pub fn disk(&mut self, function: impl PciFunction + 'static) -> bool {
+        let slot = self.insert(function);
+        self.disks.extend(slot);
+        slot.is_some()
+    }
+
+    /// Puts the next network interface into the next free slot. Returns whether there was one.
+    pub fn nic(&mut self, function: impl PciFunction + 'static) -> bool {
+        let slot = self.insert(function);
+        self.nics.extend(slot);
+        slot.is_some()
+    }
+
+    /// Puts a function into the next free slot and assigns its BARs, as firmware would.
+    fn insert(&mut self, mut function: impl PciFunction + 'static) -> Option<u8> {
         let slot = self.functions.last().map_or(1, |(slot, _)| slot + 1);
         if slot >= SLOTS {
-            return false;
+            return None;
         }
         let config = function.config_mut();
         for (index, size) in config.bar_sizes().into_iter().enumerate().filter(|(_, size)| *size > 0) {
@@ -63,8 +80,7 @@ impl PciHost {
         }
         config.use_interrupt_pin(pic_line(link_of(slot, 0)));
         self.functions.push((slot, Box::new(function)));
-        self.disks.push(slot);
-        true
+        Some(slot)
     }
 
     fn function(&mut self, slot: u8) -> Option<&mut Box<dyn PciFunction>> {
@@ -130,7 +146,7 @@ impl Default for PciHost {
     }
 }
 
-/// The saved functions of a saved bridge, disks in order; `None` for a section that is no bridge's.
+/// The saved functions of a saved bridge, in slot order; `None` for a section that is no bridge's.
 pub fn saved_functions(section: &Section) -> Option<Vec<Section>> {
     let (_, _, functions): Saved = section.read(NAME, STATE_VERSION).ok()?;
     Some(functions.into_iter().map(|(version, body)| Section { version, body }).collect())
@@ -214,8 +230,12 @@ impl Device for PciHost {
     }
 
     fn on_input(&mut self, cx: &mut DeviceCx<'_>, input: Input) {
-        if let InputPort::Disk(disk) = input.port()
-            && let Some(slot) = self.disks.get(usize::from(disk)).copied()
+        let slot = match input.port() {
+            InputPort::Disk(disk) => self.disks.get(usize::from(disk)),
+            InputPort::Net(nic) => self.nics.get(usize::from(nic)),
+            _ => None,
+        };
+        if let Some(slot) = slot.copied()
             && let Some(function) = self.function(slot)
         {
             function.on_input(cx, input);

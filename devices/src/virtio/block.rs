@@ -213,6 +213,7 @@ impl VirtioDevice for Block {
         cx: &mut DeviceCx<'_>,
         queues: &mut [Queue],
         input: Input,
+        _driven: bool,
     ) -> Result<(), RingError> {
         let Input::DiskDone { tag, status, data, .. } = input else { return Ok(()) };
         let Some(queue) = queues.first_mut() else { return Ok(()) };

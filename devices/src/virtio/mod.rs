@@ -1,12 +1,14 @@
-//! Virtio 1.x devices (Virtual I/O Device Version 1.2): the ring, the PCI transport, and the block device.
+//! Virtio 1.x devices (Virtual I/O Device Version 1.2): the ring, the PCI transport, disks, and network interfaces.
 //!
 //! Not responsible for: legacy and transitional interfaces, which are not offered.
 
 pub mod block;
+pub mod net;
 pub mod queue;
 pub mod transport;
 
 pub use block::Block;
+pub use net::Net;
 pub use queue::Queue;
 pub use transport::VirtioPci;
 
@@ -45,7 +47,8 @@ pub trait VirtioDevice: Send {
         index: usize,
     ) -> Result<(), RingError>;
 
-    /// Something came in from the world.
+    /// Something came in from the world. `driven`: a driver is there, and the device may use its rings unasked; what completes a
+    /// request needs no more leave than the request was.
     ///
     /// # Errors
     /// As [`VirtioDevice::notified`].
@@ -54,6 +57,7 @@ pub trait VirtioDevice: Send {
         cx: &mut DeviceCx<'_>,
         queues: &mut [Queue],
         input: Input,
+        driven: bool,
     ) -> Result<(), RingError>;
 
     /// The driver or the system reset the device.

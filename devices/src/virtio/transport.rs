@@ -1,6 +1,6 @@
 //! Virtio over PCI (Virtio 1.2 4.1): the structures in BAR 0, MSI-X in BAR 1, and the capabilities that say so.
 //!
-//! Not responsible for: what a device does with its queues (`block`).
+//! Not responsible for: what a device does with its queues (`block`, `net`).
 
 use super::VirtioDevice;
 use super::queue::{Queue, RingError};
@@ -268,9 +268,13 @@ impl<D: VirtioDevice> VirtioPci<D> {
         }
     }
 
+    /// Whether a driver is ready for what the device does with its rings.
+    fn is_driven(&self) -> bool {
+        self.registers.status & (DRIVER_OK | NEEDS_RESET) == DRIVER_OK && self.config.is_bus_master()
+    }
+
     fn notified(&mut self, cx: &mut DeviceCx<'_>, index: usize) {
-        let ready = self.registers.status & (DRIVER_OK | NEEDS_RESET) == DRIVER_OK;
-        if ready && self.config.is_bus_master() && self.queues.get(index).is_some_and(|queue| queue.enabled) {
+        if self.is_driven() && self.queues.get(index).is_some_and(|queue| queue.enabled) {
             let result = self.device.notified(cx, &mut self.queues, index);
             self.settle(cx, result);
         }
@@ -394,7 +398,8 @@ impl<D: VirtioDevice> PciFunction for VirtioPci<D> {
     }
 
     fn on_input(&mut self, cx: &mut DeviceCx<'_>, input: Input) {
-        let result = self.device.on_input(cx, &mut self.queues, input);
+        let driven = self.is_driven();
+        let result = self.device.on_input(cx, &mut self.queues, input, driven);
         self.settle(cx, result);
     }
 

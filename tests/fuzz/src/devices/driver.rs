@@ -91,15 +91,18 @@ pub fn bring_up(rng: &Rng, bench: &mut Bench, slot: u8) -> u64 {
     set(8, 4, 1);
     set(12, 4, 1);
     set(20, 1, 0xb);
-    set(22, 2, 0);
-    set(24, 2, rng.pick(&[64, 128, 256, 256, 1, 2, 16]));
-    set(26, 2, rng.pick(&[0, 1, 0xffff]));
-    for (offset, place) in [(32, TABLE), (40, AVAILABLE), (48, USED)] {
-        let place = if rng.once_in(32) { target(rng) & !15 } else { memory(slot) + place };
-        set(offset, 4, place & 0xffff_ffff);
-        set(offset + 4, 4, place >> 32);
+    // A network interface has two queues; here they work on the same rings.
+    for queue in [1, 0] {
+        set(22, 2, queue);
+        set(24, 2, rng.pick(&[64, 128, 256, 256, 1, 2, 16]));
+        set(26, 2, rng.pick(&[0, 1, 0xffff]));
+        for (offset, place) in [(32, TABLE), (40, AVAILABLE), (48, USED)] {
+            let place = if rng.once_in(32) { target(rng) & !15 } else { memory(slot) + place };
+            set(offset, 4, place & 0xffff_ffff);
+            set(offset + 4, 4, place >> 32);
+        }
+        set(28, 2, 1);
     }
-    set(28, 2, 1);
     set(20, 1, 0xf);
     bench.bus.mmio_read(bench.now, base + 20, 1)
 }
@@ -139,7 +142,7 @@ pub fn chains(rng: &Rng, bench: &mut Bench, slot: u8) -> u64 {
     }
     put(bench, available, &(rng.below(2) as u16).to_le_bytes());
     put(bench, available + 2, &(index as u16).to_le_bytes());
-    bench.bus.mmio_write(bench.now, base + 0x3000 + 4 * u64::from(rng.once_in(16)), 2, 0);
+    bench.bus.mmio_write(bench.now, base + 0x3000 + 4 * u64::from(rng.once_in(4)), 2, 0);
     u64::from(bench.bus.interrupt_pending())
 }
 

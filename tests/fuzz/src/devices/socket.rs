@@ -15,10 +15,10 @@ use gemel_devices::isa::reset_ports::ResetPorts;
 use gemel_devices::isa::rtc::Rtc;
 use gemel_devices::isa::uart::Uart;
 use gemel_devices::pci::{self, PciHost};
-use gemel_devices::virtio::{Block, VirtioPci};
+use gemel_devices::virtio::{Block, Net, VirtioPci};
 use gemel_machine::bus::{BusBuilder, PortWidth};
 use gemel_machine::{
-    BootSpec, Bus, Device, DeviceCx, DiskSpec, GuestRam, InputPort, MachineSpec, Reckoning, Section,
+    BootSpec, Bus, Device, DeviceCx, DiskSpec, GuestRam, InputPort, MachineSpec, NicSpec, Reckoning, Section,
     SectionError,
 };
 use gemel_x86::{CpuModel, msr};
@@ -122,15 +122,15 @@ pub const SUBJECTS: &[Subject] = &[
         name: "PCI and virtio",
         ports: &[PCI_PORTS],
         windows: &[(pci::MEMORY_WINDOW.start, 0x10_0000), PCI_WINDOW],
-        slots: &[1, 2, 3],
-        plug_in: |s, ram| alone(s, ram, disks()),
+        slots: &[1, 2, 3, 4],
+        plug_in: |s, ram| alone(s, ram, cards()),
         ..NONE
     },
     Subject {
         name: "virtio rings",
-        slots: &[1, 2, 3],
-        windows: &[(pci::MEMORY_WINDOW.start, 0x1_8000)],
-        plug_in: |s, ram| alone(s, ram, disks()),
+        slots: &[1, 2, 3, 4],
+        windows: &[(pci::MEMORY_WINDOW.start, 0x2_0000)],
+        plug_in: |s, ram| alone(s, ram, cards()),
         ..NONE
     },
     Subject {
@@ -151,16 +151,18 @@ pub const SUBJECTS: &[Subject] = &[
         windows: &[
             (lapic::BASE, lapic::WINDOW),
             (ioapic::BASE, 0x20),
-            (pci::MEMORY_WINDOW.start, 0x1_8000),
+            (pci::MEMORY_WINDOW.start, 0x2_0000),
             (0, 1 << 40),
         ],
         msrs: APIC_MSRS,
-        slots: &[1, 2, 3],
+        slots: &[1, 2, 3, 4],
         plug_in: whole_board,
         ..NONE
     },
 ];
 
+/// The network interface's address.
+const MAC: [u8; 6] = [0x52, 0x54, 0, 1, 2, 3];
 /// Wires of a socket.
 const WIRES: usize = 64;
 /// A store of 0 or 1 to this plus a wire's number sets the wire, as another device would.
@@ -230,6 +232,7 @@ fn alone(subject: &Subject, ram: Arc<GuestRam>, device: impl Device + 'static) -
     }
     for number in 0..4 {
         builder.plug(InputPort::Serial(number), device).plug(InputPort::Disk(number), device);
+        builder.plug(InputPort::Net(number), device);
     }
     for port in [InputPort::Keyboard, InputPort::Mouse, InputPort::PowerButton] {
         builder.plug(port, device);
@@ -252,11 +255,12 @@ fn small_ports(_: &Subject, ram: Arc<GuestRam>) -> anyhow::Result<Bus> {
     Ok(builder.build())
 }
 
-fn disks() -> PciHost {
+fn cards() -> PciHost {
     let mut host = PciHost::new();
     host.disk(VirtioPci::new(Block::new(0, 64, false)));
     host.disk(VirtioPci::new(Block::new(1, 64, true)));
     host.disk(VirtioPci::new(Block::new(2, u64::MAX >> 9, false)));
+    host.nic(VirtioPci::new(Net::new(0, MAC)));
     host
 }
 
@@ -269,7 +273,7 @@ fn whole_board(_: &Subject, ram: Arc<GuestRam>) -> anyhow::Result<Bus> {
         rtc_base: 1_767_225_600,
         seed: 0,
         disks: vec![DiskSpec { sectors: 64, read_only: false, digest: 0 }; 3],
-        nics: Vec::new(),
+        nics: vec![NicSpec { mac: MAC }],
         boot: BootSpec::default(),
     };
     Ok(board::build(&spec, &model()?, ram)?)
