@@ -2,6 +2,7 @@
 //!
 //! Not responsible for: any of the parts.
 
+use crate::net;
 use crate::options::{Clock, MachineOptions, RtcBase};
 use anyhow::{Context, Result, bail};
 use gemel_devices::{board, boot};
@@ -58,7 +59,7 @@ pub struct Built {
 /// their digest; without it they count as unknown, which is good enough when nothing will compare.
 ///
 /// # Errors
-/// An unknown CPU model, or a disk that cannot be read.
+/// An unknown CPU model, a disk that cannot be read, or networks that a machine cannot have.
 pub fn spec(
     options: &MachineOptions,
     reckoning: Reckoning,
@@ -86,7 +87,7 @@ pub fn spec(
         rtc_base,
         seed: options.seed,
         disks,
-        nics: Vec::new(),
+        nics: net::nics(options)?,
         boot: BootSpec {
             kernel: image_digest(&images.kernel),
             initrd,

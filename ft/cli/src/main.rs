@@ -15,6 +15,7 @@ mod keys;
 mod log_show;
 mod logged;
 mod machine;
+mod net;
 mod options;
 mod pair;
 mod primary;

@@ -71,6 +71,9 @@ impl PairOptions {
     /// An arbiter or keys that cannot be used.
     pub fn shell(&self) -> Result<Options> {
         const MS: u64 = 1_000_000;
+        if !self.machine.net.is_empty() {
+            bail!("--net: a pair has no network yet; leave it out");
+        }
         if self.vm.is_empty() || self.vm.contains(['/', '.']) {
             bail!("--vm '{}': the name becomes a file's: leave out '/' and '.'", self.vm);
         }

@@ -7,7 +7,7 @@ use crate::exit::Ending;
 use crate::machine::{self, Built, Images};
 use crate::options::{Clock, EpochOptions, LimitOptions, MachineOptions, ReportOptions, WorldOptions};
 use crate::report::{Report, Stopwatch};
-use crate::world;
+use crate::{net, world};
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use gemel_host::disk::Changes;
@@ -131,7 +131,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
 
     let connections = args.world.lines.connect()?;
     let inbox = Arc::clone(&connections.inbox);
-    let live = world::live(connections, options.clock, images.disks, &header.machine);
+    let mut live = world::live(connections, options.clock, images.disks, &header.machine);
+    live.nics = net::connect(&options.net, &inbox)?;
     let status = live.status();
     let shown = Arc::clone(&status);
     let control =

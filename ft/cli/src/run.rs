@@ -7,7 +7,7 @@ use crate::exit::Ending;
 use crate::machine::{self, Built, Images};
 use crate::options::{EpochOptions, LimitOptions, MachineOptions, ReportOptions, WorldOptions};
 use crate::report::{Report, Stopwatch};
-use crate::world;
+use crate::{net, world};
 use anyhow::Result;
 use gemel_host::Epochs;
 use gemel_machine::Until;
@@ -47,7 +47,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
 
     let connections = args.world.lines.connect()?;
     let inbox = Arc::clone(&connections.inbox);
-    let live = world::live(connections, options.clock, images.disks, &spec);
+    let mut live = world::live(connections, options.clock, images.disks, &spec);
+    live.nics = net::connect(&options.net, &inbox)?;
     let status = live.status();
     let shown = Arc::clone(&status);
     let control =

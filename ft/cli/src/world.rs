@@ -110,5 +110,7 @@ pub fn status(role: &'static str, reckoning: Reckoning, status: &Status) -> serd
         "guest_time_s": status.time.load(Relaxed) as f64 / 1e9,
         "serial_bytes": status.serial_bytes.load(Relaxed),
         "disk_requests": status.disk_requests.load(Relaxed),
+        "frames_in": status.frames_in.load(Relaxed),
+        "frames_out": status.frames_out.load(Relaxed),
     })
 }

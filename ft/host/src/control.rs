@@ -5,8 +5,8 @@
 use crate::error::HostError;
 use crate::inbox::{Inbox, QuitReason};
 use crate::keys::scan_codes;
-use crate::serial::listen_unix;
 use crate::signals::spawn;
+use crate::sockets::listen_unix;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;

@@ -48,6 +48,17 @@ pub enum HostError {
         /// What to do.
         advice: &'static str,
     },
+    /// A tap interface could not be had.
+    #[error(
+        "cannot use the tap interface {ifname}: {source}; make it with `ip tuntap add {ifname} mode tap user $USER` and \
+         `ip link set {ifname} up`, or run as root"
+    )]
+    Tap {
+        /// Its name.
+        ifname: String,
+        /// What the host said.
+        source: io::Error,
+    },
     /// The terminal refused.
     #[error("cannot switch the terminal to raw mode: {0}; use --serial null or a socket")]
     Terminal(io::Error),

@@ -29,11 +29,25 @@ const SERIAL_QUEUE: usize = 4096;
 /// Key presses that may wait; a person does not type that far ahead.
 const KEY_QUEUE: usize = 4096;
 
+/// Frames that may wait for the machine: as many as its interface has buffers, and as many again.
+const FRAME_QUEUE: usize = 512;
+
+/// A frame on its way in.
+pub(crate) struct Arrival {
+    pub nic: u8,
+    pub bytes: Vec<u8>,
+    /// What its sender calls it, if it numbers what it sends.
+    pub number: Option<u64>,
+}
+
 /// What has come in and was not taken yet.
 #[derive(Default)]
 pub(crate) struct Waiting {
     pub serial: [VecDeque<u8>; SERIAL_PORTS],
     pub keys: VecDeque<Vec<u8>>,
+    pub frames: VecDeque<Arrival>,
+    /// A sender of frames found no room and went away.
+    pub frames_refused: bool,
     pub power_button: bool,
     pub quit: Option<QuitReason>,
     /// Somebody else wants the machine's thread to look at its world.
@@ -97,6 +111,32 @@ impl Inbox {
         }
         self.announce(waiting);
         room
+    }
+
+    /// A frame, taken out of its place if there is room for it. `number`: what the sender calls it.
+    pub(crate) fn offer_frame(&self, nic: u8, frame: &mut Option<Vec<u8>>, number: Option<u64>) {
+        let mut waiting = self.waiting.lock();
+        waiting.frames_refused |= waiting.frames.len() >= FRAME_QUEUE;
+        if waiting.frames.len() < FRAME_QUEUE
+            && let Some(bytes) = frame.take()
+        {
+            waiting.frames.push_back(Arrival { nic, bytes, number });
+            self.announce(waiting);
+        }
+    }
+
+    /// A frame. Blocks while there is no room for it; returns `false` when the run is over.
+    pub(crate) fn frame(&self, nic: u8, bytes: Vec<u8>) -> bool {
+        let mut waiting = self.waiting.lock();
+        while waiting.frames.len() >= FRAME_QUEUE && waiting.quit.is_none() {
+            self.room.wait(&mut waiting);
+        }
+        if waiting.quit.is_some() {
+            return false;
+        }
+        waiting.frames.push_back(Arrival { nic, bytes, number: None });
+        self.announce(waiting);
+        true
     }
 
     /// The power button.

@@ -3,7 +3,7 @@
 //! Not responsible for: waiting (`live`), where they come from (`inbox` and its senders).
 
 use crate::SERIAL_PORTS;
-use crate::inbox::{Inbox, Waiting};
+use crate::inbox::{Arrival, Inbox, Waiting};
 use gemel_machine::{Input, Stop, VirtTime, world::SERIAL_WINDOW};
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,18 +12,51 @@ use std::time::Instant;
 /// its driver looks loses some.
 const KEY_INTERVAL_NS: u64 = 10_000_000;
 
+/// Frames that reach the guest at one time: with more at once, a driver would find its ring empty and lose them.
+const FRAMES_AT_ONCE: usize = 32;
+
 /// The machine's side of the [`Inbox`]: serial credit and the pace of keys.
 pub struct Inputs {
     inbox: Arc<Inbox>,
     /// Bytes sent to each port and not yet taken by the guest.
     in_flight: [usize; SERIAL_PORTS],
     next_key: VirtTime,
+    frames: Frames,
+}
+
+/// Frames handed over so far, as far as it matters for the next.
+#[derive(Default)]
+struct Frames {
+    /// When the last came, and how many had come by then at that time.
+    last: (VirtTime, usize),
+    /// The number of the last input, if it was a frame and had one.
+    number: Option<u64>,
+    /// Somebody found no room, and there is some now.
+    room: bool,
+}
+
+impl Frames {
+    /// Whether one more can come now.
+    fn may_come(&self, now: VirtTime) -> bool {
+        now != self.last.0 || self.last.1 < FRAMES_AT_ONCE
+    }
+
+    fn take(&mut self, waiting: &mut Waiting, now: VirtTime) -> Option<Input> {
+        if !self.may_come(now) {
+            return None;
+        }
+        let Arrival { nic, bytes, number } = waiting.frames.pop_front()?;
+        self.last = (now, if now == self.last.0 { self.last.1 + 1 } else { 1 });
+        self.number = number;
+        self.room |= std::mem::take(&mut waiting.frames_refused);
+        Some(Input::Frame { nic, bytes })
+    }
 }
 
 impl Inputs {
     /// Inputs from an inbox.
     pub fn new(inbox: Arc<Inbox>) -> Self {
-        Self { inbox, in_flight: [0; SERIAL_PORTS], next_key: VirtTime(0) }
+        Self { inbox, in_flight: [0; SERIAL_PORTS], next_key: VirtTime(0), frames: Frames::default() }
     }
 
     /// The inbox, for further senders.
@@ -45,23 +78,35 @@ impl Inputs {
         }
     }
 
+    /// The number that the sender of the last input gave it, if it numbers what it sends.
+    pub fn number(&self) -> Option<u64> {
+        self.frames.number
+    }
+
+    /// Whether there is room again for frames, where somebody found none; said once.
+    pub(crate) fn has_room_again(&mut self) -> bool {
+        std::mem::take(&mut self.frames.room)
+    }
+
     /// The next input for the guest at this time.
     ///
     /// # Errors
     /// [`Stop::Quit`] when somebody asked for the end.
     pub fn take(&mut self, now: VirtTime) -> Result<Option<Input>, Stop> {
+        self.frames.number = None;
         if !self.inbox.any() {
             return Ok(None);
         }
-        let Self { inbox, in_flight, next_key } = self;
+        let Self { inbox, in_flight, next_key, frames } = self;
         inbox.take(|waiting| {
             waiting.nudged = false;
             if waiting.quit.is_some() {
                 return (Err(Stop::Quit), true);
             }
-            let input = take_one(waiting, in_flight, next_key, now);
+            let input = take_one(waiting, in_flight, next_key, frames, now);
             let left = waiting.power_button
                 || !waiting.keys.is_empty()
+                || !waiting.frames.is_empty()
                 || waiting.serial.iter().any(|queue| !queue.is_empty());
             (Ok(input), left)
         })
@@ -77,13 +122,19 @@ impl Inputs {
     /// `key_waits`: a key that waits for its time is already in the deadline. `false`: the deadline passed, or there
     /// is none and nobody is left who could send.
     pub(crate) fn wait(&self, deadline: Option<Instant>, key_waits: bool) -> bool {
-        self.inbox.wait(deadline, |waiting| self.wakes(waiting) || (!waiting.keys.is_empty() && !key_waits))
+        self.inbox.wait(deadline, |waiting| {
+            self.wakes(waiting) || !waiting.frames.is_empty() || (!waiting.keys.is_empty() && !key_waits)
+        })
     }
 
     /// Whether [`Inputs::take`] would return something at this time.
     pub(crate) fn deliverable(&self, now: VirtTime) -> bool {
         self.inbox.any()
-            && self.inbox.take(|w| (self.wakes(w) || (!w.keys.is_empty() && now >= self.next_key), true))
+            && self.inbox.take(|w| {
+                let key = !w.keys.is_empty() && now >= self.next_key;
+                let frame = !w.frames.is_empty() && self.frames.may_come(now);
+                (self.wakes(w) || key || frame, true)
+            })
     }
 
     fn wakes(&self, waiting: &Waiting) -> bool {
@@ -105,6 +156,7 @@ fn take_one(
     waiting: &mut Waiting,
     in_flight: &mut [usize; SERIAL_PORTS],
     next_key: &mut VirtTime,
+    frames: &mut Frames,
     now: VirtTime,
 ) -> Option<Input> {
     if std::mem::take(&mut waiting.power_button) {
@@ -116,6 +168,9 @@ fn take_one(
             in_flight[port] += count;
             return Some(Input::Serial { port: port as u8, bytes: queue.drain(..count).collect() });
         }
+    }
+    if let Some(frame) = frames.take(waiting, now) {
+        return Some(frame);
     }
     if now >= *next_key
         && let Some(codes) = waiting.keys.pop_front()
@@ -169,6 +224,27 @@ mod tests {
         assert_eq!(due, VirtTime(5 + KEY_INTERVAL_NS));
         assert_eq!(inputs.take(due).unwrap(), Some(Input::Key(vec![2])));
         assert_eq!(inputs.next_due(), VirtTime::NEVER);
+    }
+
+    #[test]
+    fn frames_come_in_order_and_not_all_at_once() {
+        let inbox = Inbox::new();
+        let mut inputs = Inputs::new(Arc::clone(&inbox));
+        let mut refused = None;
+        for n in 0..1000u16 {
+            let mut frame = Some(n.to_le_bytes().to_vec());
+            inbox.offer_frame(0, &mut frame, (n == 1).then_some(99));
+            refused = refused.or(frame);
+        }
+        assert!(refused.is_some() && !inputs.has_room_again());
+        for n in 0..FRAMES_AT_ONCE as u16 {
+            let frame = inputs.take(VirtTime(7)).unwrap();
+            assert_eq!(frame, Some(Input::Frame { nic: 0, bytes: n.to_le_bytes().to_vec() }));
+            assert_eq!((inputs.number(), inputs.has_room_again()), ((n == 1).then_some(99), n == 0));
+        }
+        assert_eq!(inputs.take(VirtTime(7)).unwrap(), None);
+        assert!(!inputs.deliverable(VirtTime(7)) && inputs.deliverable(VirtTime(8)));
+        assert!(inputs.take(VirtTime(8)).unwrap().is_some());
     }
 
     #[test]

@@ -3,23 +3,26 @@
 //! Not responsible for: the machine (`emu/machine`), logs (`ft/log`, `ft/replay`), peers (`ft/pair`), options
 //! (`ft/cli`).
 //!
-//! [`Live`] is four parts with a thin rule between them, and each part can be had without the others:
+//! [`Live`] is five parts with a thin rule between them, and each part can be had without the others:
 //! a [`Pacer`] (how guest time follows the host's clock), [`Inputs`] (what people and sockets send, fed by threads
-//! through an [`Inbox`]), [`Disks`] (images), and an [`OutputSink`] (where bytes go). A wrapper that must hold
+//! through an [`Inbox`]), [`Disks`] (images), [`Nics`] (what frames leave to), and an [`OutputSink`] (where bytes go). A wrapper that must hold
 //! outputs back puts a sink of its own into [`Live::outputs`].
 
 pub mod control;
 pub mod disk;
 pub mod epochs;
 pub mod error;
+mod fields;
 pub mod inbox;
 pub mod inputs;
 pub mod keys;
 pub mod live;
+pub mod net;
 pub mod outputs;
 pub mod pacing;
 pub mod serial;
 pub mod signals;
+pub mod sockets;
 pub mod terminal;
 
 pub use disk::{Disk, Disks, DriveSpec};
@@ -28,6 +31,7 @@ pub use error::HostError;
 pub use inbox::{Inbox, QuitReason};
 pub use inputs::Inputs;
 pub use live::{Live, Status};
+pub use net::{NetSpec, Nics};
 pub use outputs::{ByteSink, OutputSink, Outputs};
 pub use pacing::{ClockMode, Pacer};
 pub use serial::SerialSpec;

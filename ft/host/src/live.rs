@@ -5,6 +5,7 @@
 use crate::disk::Disks;
 use crate::error::HostError;
 use crate::inputs::Inputs;
+use crate::net::Nics;
 use crate::outputs::OutputSink;
 use crate::pacing::{ClockMode, Pacer};
 use gemel_machine::{At, Digest, Input, Output, Query, Reckoning, Stop, StopAt, VirtTime, World};
@@ -32,6 +33,10 @@ pub struct Status {
     pub serial_bytes: AtomicU64,
     /// Disk requests performed.
     pub disk_requests: AtomicU64,
+    /// Frames that reached the guest.
+    pub frames_in: AtomicU64,
+    /// Frames that left it.
+    pub frames_out: AtomicU64,
 }
 
 /// The live world.
@@ -42,6 +47,8 @@ pub struct Live {
     pub inputs: Inputs,
     /// The disks.
     pub disks: Disks,
+    /// Where frames go.
+    pub nics: Nics,
     /// Where bytes go.
     pub outputs: Box<dyn OutputSink>,
     status: Arc<Status>,
@@ -50,6 +57,8 @@ pub struct Live {
     slice_end: u64,
     /// The count at the last poll. A guest that has not left it since, and counts exits, computes.
     polled: u64,
+    /// The last input came out of `inputs`, which knows its number.
+    numbered: bool,
     failed: Option<Stop>,
 }
 
@@ -63,12 +72,14 @@ impl Live {
             pacer,
             inputs,
             disks,
+            nics: Nics::default(),
             outputs,
             status: Arc::default(),
             seed,
             slice,
             slice_end: 0,
             polled: u64::MAX,
+            numbered: false,
             failed: None,
         }
     }
@@ -147,10 +158,23 @@ impl World for Live {
             self.check()?;
         }
         self.pacer.hold(at.time);
-        match self.disks.take_due(at.time) {
-            Some(done) => Ok(Some(done)),
-            None => self.inputs.take(at.time),
+        self.numbered = false;
+        if let Some(done) = self.disks.take_due(at.time) {
+            return Ok(Some(done));
         }
+        let input = self.inputs.take(at.time)?;
+        self.numbered = true;
+        if let Some(Input::Frame { .. }) = input {
+            self.status.frames_in.fetch_add(1, Relaxed);
+        }
+        if self.inputs.has_room_again() {
+            self.nics.room();
+        }
+        Ok(input)
+    }
+
+    fn input_number(&self) -> Option<u64> {
+        self.inputs.number().filter(|_| self.numbered)
     }
 
     fn idle(&mut self, at: At, until: VirtTime) -> Result<VirtTime, Stop> {
@@ -205,8 +229,10 @@ impl World for Live {
                 self.status.disk_requests.fetch_add(1, Relaxed);
                 self.disks.submit(at.time, request);
             }
-            // Nobody is at the other end.
-            Output::Frame { .. } => {}
+            Output::Frame { nic, bytes } => {
+                self.status.frames_out.fetch_add(1, Relaxed);
+                self.nics.send(nic, bytes);
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 
 use super::{Disk, Image, Overlay, SECTOR};
 use crate::error::HostError;
+use crate::fields::fields;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -31,20 +32,6 @@ pub struct DriveSpec {
 
 const KNOWN: &str =
     "known are file=PATH, if=virtio, format=raw, snapshot=on|off, overlay=PATH, readonly=on|off";
-
-/// Splits at single commas; a doubled comma stands for one.
-fn fields(text: &str) -> Vec<String> {
-    let mut out = vec![String::new()];
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        if c == ',' && chars.next_if_eq(&',').is_none() {
-            out.push(String::new());
-        } else if let Some(last) = out.last_mut() {
-            last.push(c);
-        }
-    }
-    out
-}
 
 impl FromStr for DriveSpec {
     type Err = HostError;

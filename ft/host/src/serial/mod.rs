@@ -9,12 +9,11 @@ mod stdio;
 use crate::error::HostError;
 use crate::inbox::Inbox;
 use crate::outputs::{ByteSink, Null};
+use crate::sockets::Address;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
-pub use socket::Address;
-pub(crate) use socket::listen_unix;
 pub use stdio::{Command, Escape, HELP};
 
 /// What is at the other end of a serial line.
@@ -55,11 +54,9 @@ impl FromStr for SerialSpec {
             "file" | "unix" | "tcp" if target.is_empty() => Err(refuse("a path or an address is missing")),
             "file" => Ok(Self::File(rest.into())),
             "unix" => Ok(Self::Socket { address: Address::Unix(target.into()), server }),
-            "tcp" if !target.contains(':') => Err(refuse("the port is missing")),
             "tcp" => {
-                // QEMU writes an empty host for all of this machine's addresses.
-                let target = if target.starts_with(':') { format!("0.0.0.0{target}") } else { target.into() };
-                Ok(Self::Socket { address: Address::Tcp(target), server })
+                let address = Address::tcp(target).ok_or_else(|| refuse("the port is missing"))?;
+                Ok(Self::Socket { address, server })
             }
             _ => Err(refuse("not understood")),
         }

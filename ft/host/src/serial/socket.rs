@@ -10,14 +10,10 @@ use crate::error::HostError;
 use crate::inbox::Inbox;
 use crate::outputs::ByteSink;
 use crate::signals::spawn;
+use crate::sockets::{Address, Listener, Stream};
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use rustix::fs::Mode;
 use std::collections::VecDeque;
-use std::fmt;
-use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,121 +21,6 @@ use std::time::{Duration, Instant};
 const KEPT: usize = 1 << 20;
 /// How long the end of a run waits for a client to take the rest.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-
-/// Where a socket is.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Address {
-    /// A path.
-    Unix(PathBuf),
-    /// Host and port.
-    Tcp(String),
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-            Self::Tcp(address) => write!(f, "tcp:{address}"),
-        }
-    }
-}
-
-enum Listener {
-    Unix(UnixListener),
-    Tcp(TcpListener),
-}
-
-enum Stream {
-    Unix(UnixStream),
-    Tcp(TcpStream),
-}
-
-impl Listener {
-    fn accept(&self) -> io::Result<Stream> {
-        match self {
-            Self::Unix(l) => l.accept().map(|(s, _)| Stream::Unix(s)),
-            Self::Tcp(l) => l.accept().map(|(s, _)| Stream::Tcp(s)),
-        }
-    }
-}
-
-impl Stream {
-    fn connect(address: &Address) -> io::Result<Self> {
-        match address {
-            Address::Unix(path) => UnixStream::connect(path).map(Self::Unix),
-            Address::Tcp(address) => TcpStream::connect(address).map(Self::Tcp),
-        }
-    }
-
-    /// Single characters must not wait for company.
-    fn without_delay(self) -> Self {
-        if let Self::Tcp(s) = &self {
-            let _ = s.set_nodelay(true);
-        }
-        self
-    }
-
-    fn close(&self) {
-        let _ = match self {
-            Self::Unix(s) => s.shutdown(Shutdown::Both),
-            Self::Tcp(s) => s.shutdown(Shutdown::Both),
-        };
-    }
-
-    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Unix(s) => (&*s).write(bytes),
-            Self::Tcp(s) => (&*s).write(bytes),
-        }
-    }
-
-    fn read(&self, bytes: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Unix(s) => (&*s).read(bytes),
-            Self::Tcp(s) => (&*s).read(bytes),
-        }
-    }
-}
-
-/// Listens on a path for this user only. A socket that a dead process left there is replaced.
-///
-/// # Errors
-/// [`HostError::Address`] when somebody listens there already, or the path cannot be used.
-pub(crate) fn listen_unix(path: &Path) -> Result<UnixListener, HostError> {
-    let refuse = |source, advice| HostError::Address {
-        action: "listen on",
-        address: path.display().to_string(),
-        source,
-        advice,
-    };
-    let left_over = std::fs::symlink_metadata(path)
-        .is_ok_and(|m| std::os::unix::fs::FileTypeExt::is_socket(&m.file_type()));
-    if left_over {
-        if UnixStream::connect(path).is_ok() {
-            let source = io::ErrorKind::AddrInUse.into();
-            return Err(refuse(source, "another process listens there; choose another path"));
-        }
-        let _ = std::fs::remove_file(path);
-    }
-    let mask = rustix::process::umask(Mode::XUSR | Mode::RWXG | Mode::RWXO);
-    let listener = UnixListener::bind(path);
-    rustix::process::umask(mask);
-    listener.map_err(|e| refuse(e, "choose a path that does not exist yet in a directory that does"))
-}
-
-fn listen(address: &Address) -> Result<Listener, HostError> {
-    match address {
-        Address::Unix(path) => listen_unix(path).map(Listener::Unix),
-        Address::Tcp(target) => {
-            TcpListener::bind(target).map(Listener::Tcp).map_err(|source| HostError::Address {
-                action: "listen on",
-                address: address.to_string(),
-                source,
-                advice: "choose a free port of this host",
-            })
-        }
-    }
-}
 
 /// What the threads of one line share.
 #[derive(Default)]
@@ -161,7 +42,7 @@ struct Line {
 impl Line {
     /// Serves one client until it hangs up: its bytes go to `input`.
     fn serve(&self, stream: Stream, input: &dyn Fn(&[u8]) -> bool) {
-        let stream = Arc::new(stream.without_delay());
+        let stream = Arc::new(stream);
         self.queue.lock().client = Some(Arc::clone(&stream));
         self.changed.notify_all();
         let mut buffer = [0; 256];
@@ -226,7 +107,7 @@ pub(super) fn open(
     let hear = move |bytes: &[u8]| input.as_ref().is_none_or(|(port, inbox)| inbox.serial(*port, bytes));
     let reader = Arc::clone(&line);
     if server {
-        let listener = listen(address)?;
+        let listener = Listener::open(address)?;
         spawn("serial socket", move || {
             let _source = source;
             while let Ok(stream) = listener.accept() {
@@ -234,12 +115,7 @@ pub(super) fn open(
             }
         })?;
     } else {
-        let stream = Stream::connect(address).map_err(|source| HostError::Address {
-            action: "connect to",
-            address: address.to_string(),
-            source,
-            advice: "start the other end first, or add ,server to listen",
-        })?;
+        let stream = Stream::open(address)?;
         spawn("serial socket", move || {
             let _source = source;
             reader.serve(stream, &hear);
@@ -288,6 +164,8 @@ impl ByteSink for Sink {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
 
     #[test]
     fn a_client_that_comes_late_gets_what_was_said_and_the_next_one_the_rest() {
@@ -316,23 +194,5 @@ mod tests {
         assert_eq!(&heard, b"again");
         sink.finish();
         assert!(!path.exists());
-    }
-
-    #[test]
-    fn an_address_in_use_is_refused_and_a_dead_one_is_taken_over() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("serial");
-        let first = listen_unix(&path).unwrap();
-        use std::os::unix::fs::PermissionsExt;
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert!(listen_unix(&path).is_err());
-        drop(first);
-        drop(listen_unix(&path).unwrap());
-        let nobody = Address::Unix(dir.path().join("nobody"));
-        assert!(matches!(open(&nobody, false, None), Err(HostError::Address { .. })));
-        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-        let taken = Address::Tcp(taken.local_addr().unwrap().to_string());
-        let keep = listen(&taken);
-        assert!(keep.is_ok() || listen(&taken).is_err());
     }
 }
