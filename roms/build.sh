@@ -32,7 +32,7 @@ kernel() {
 
 build() {
     case $1 in
-        realmode | protected | longmode | compute | leaks) kernel "$1" "$1" ;;
+        realmode | protected | longmode | compute | lines | leaks) kernel "$1" "$1" ;;
         paging-pse) kernel "$1" paging ;;
         paging-pae) kernel "$1" paging -DPAE ;;
         native)
@@ -46,7 +46,7 @@ build() {
     esac
 }
 
-[ $# -gt 0 ] || set -- realmode protected paging-pse paging-pae longmode compute leaks
+[ $# -gt 0 ] || set -- realmode protected paging-pse paging-pae longmode compute lines leaks
 for name in "$@"; do
     build "$name"
 done

@@ -19,13 +19,18 @@
 
 /* The first 16550A */
 #define COM1            0x3f8
-#define COM1_LCR        0x3fb
+#define COM1_IER        0x3f9
 #define COM1_FCR        0x3fa
+#define COM1_LCR        0x3fb
+#define COM1_MCR        0x3fc
 #define COM1_LSR        0x3fd
 #define COM1_SCRATCH    0x3ff
 #define LCR_8N1         0x03
 #define LCR_DLAB        0x80
 #define FCR_ENABLE      0x07
+#define IER_RECEIVED    0x01
+#define MCR_CONNECTED   0x0b    /* DTR, RTS, and OUT2, which lets interrupts through */
+#define LSR_RECEIVED    0x01
 #define LSR_EMPTY       0x20
 
 #define CMOS_INDEX      0x70
@@ -36,7 +41,7 @@
 #define PCI_DATA        0xcfc
 #define PCI_ENABLE      0x80000000
 
-/* Local APIC registers (SDM 3A, table 12-1) and I/O APIC (82093AA datasheet 3.0); IRQ 0 is input 2 */
+/* Local APIC registers (SDM 3A, table 12-1) and I/O APIC (82093AA datasheet 3.0); IRQ 0 is input 2, the others have their own numbers */
 #define LAPIC           0xfee00000
 #define LAPIC_EOI       0x0b0
 #define LAPIC_SPURIOUS  0x0f0
@@ -52,5 +57,6 @@
 #define IOAPIC_SELECT   0x00
 #define IOAPIC_WINDOW   0x10
 #define IOAPIC_TIMER    2
+#define IOAPIC_SERIAL   4
 
 #endif

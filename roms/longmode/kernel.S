@@ -13,10 +13,6 @@
 #define IA32_STAR       0xc0000081
 #define IA32_LSTAR      0xc0000082
 #define IA32_FMASK      0xc0000084
-#define VECTOR_TIMER    0x50
-#define VECTOR_SPURIOUS 0xff
-#define DIVIDE_BY_1     0x0b
-#define LAPIC_TICK      1000000     /* its clock has 1 GHz: a millisecond */
 
     .global main
 main:
@@ -41,6 +37,8 @@ main:
     mov edx, offset user_stack_top
     call enter_user
     call timer_stop
+    mov eax, [ticks]
+    REPORT_TIME "ticks"
     call string_io
     call disk
     ret
@@ -188,30 +186,6 @@ serve:
     ret
 1:  jmp leave_user
 
-/* The local APIC's timer, once a millisecond. */
-timer_start:
-    HANDLE VECTOR_TIMER, on_tick
-    mov ebx, LAPIC
-    mov dword ptr [rbx + LAPIC_SPURIOUS], LAPIC_ENABLED | VECTOR_SPURIOUS
-    mov dword ptr [rbx + LAPIC_DIVIDE], DIVIDE_BY_1
-    mov dword ptr [rbx + LAPIC_TIMER], LVT_PERIODIC | VECTOR_TIMER
-    mov dword ptr [rbx + LAPIC_INITIAL], LAPIC_TICK
-    ret
-
-timer_stop:
-    mov ebx, LAPIC
-    mov dword ptr [rbx + LAPIC_INITIAL], 0
-    mov dword ptr [rbx + LAPIC_TIMER], LVT_MASKED
-    mov eax, [ticks]
-    REPORT_TIME "ticks"
-    ret
-
-on_tick:
-    inc dword ptr [ticks]
-    mov eax, LAPIC
-    mov dword ptr [rax + LAPIC_EOI], 0
-    ret
-
 /* Strings from and to ports, and from a port into pages of which the second is not there yet. */
 string_io:
     mov dx, COM1_SCRATCH
@@ -254,10 +228,9 @@ user_stack:
     .skip 8
 mapped:
     .skip 4
-ticks:
-    .skip 4
     .text
 
 #include "long.S"
 #include "text.S"
 #include "options.S"
+#include "lapic.S"

@@ -30,7 +30,7 @@ pub fn alone(guest: &Guest) -> Result<f64> {
 /// Median milliseconds at the console of a pair on this host.
 pub fn on_a_pair(guest: &Guest) -> Result<f64> {
     let folder = tempfile::tempdir()?;
-    let mut pair = Pair::start(guest, folder.path(), "paced", LIMIT)?;
+    let mut pair = Pair::start(|role| gemel_with(role, guest), folder.path(), LIMIT)?;
     echoes(&mut pair.terminal).with_context(|| pair.primary.printed().1)
 }
 

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 /// Assembling takes a moment.
 const BUILD_LIMIT: Duration = Duration::from_secs(120);
+/// The exit code of `gemel` when a kernel has written 0 to the debug-exit port: twice the value plus one.
+pub const GUEST_IS_CONTENT: i32 = 1;
 /// What `longmode` expects its disk to be.
 const DISK_SIZE: u64 = 1 << 20;
 

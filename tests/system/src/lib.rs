@@ -4,6 +4,7 @@
 //! either: everything here sees it from outside, as a user does, so that no crate of the product is linked in.
 
 pub mod child;
+pub mod engine;
 pub mod gemel;
 pub mod guest;
 pub mod kernel;

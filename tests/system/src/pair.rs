@@ -3,8 +3,7 @@
 //! Not responsible for what the guest must show, nor for faults.
 
 use crate::child::Bounded;
-use crate::gemel::{gemel, gemel_with};
-use crate::guest::Guest;
+use crate::gemel::gemel;
 use crate::terminal::Terminal;
 use anyhow::Result;
 use std::fs;
@@ -27,13 +26,14 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Starts a pair whose sockets, arbiter and logs are in `folder`, under `--clock` `clock`. `limit` is for each process.
-    pub fn start(guest: &Guest, folder: &Path, clock: &str, limit: Duration) -> Result<Self> {
+    /// Starts a pair whose sockets, arbiter and logs are in `folder`. `machine` is `gemel primary` and `gemel secondary` with the
+    /// machine's options, `limit` is for each process.
+    pub fn start(machine: impl Fn(&str) -> Result<Command>, folder: &Path, limit: Duration) -> Result<Self> {
         let at = |name: &str| format!("unix:{}", folder.join(name).display());
-        let mut command = side("primary", guest, folder, clock)?;
+        let mut command = side("primary", machine("primary")?, folder)?;
         let mut primary = Bounded::start(command.args(["--listen", &at("link")]), limit)?;
         primary.wait_for_message("waiting for a secondary")?;
-        let mut command = side("secondary", guest, folder, clock)?;
+        let mut command = side("secondary", machine("secondary")?, folder)?;
         let secondary = Bounded::start(command.args(["--connect", &at("link")]), limit)?;
         let mut command = gemel("console")?;
         command.args([at("primary"), at("secondary")]);
@@ -54,11 +54,10 @@ fn control(folder: &Path, role: &str) -> PathBuf {
 }
 
 /// One side's command line, but for the address of the link.
-fn side(role: &str, guest: &Guest, folder: &Path, clock: &str) -> Result<Command> {
+fn side(role: &str, mut command: Command, folder: &Path) -> Result<Command> {
     let arbiter = folder.join("arbiter");
     fs::create_dir_all(&arbiter)?;
-    let mut command = gemel_with(role, guest)?;
-    command.args(["--json", "--clock", clock, "--console", &format!("unix:{}", folder.join(role).display())]);
+    command.args(["--json", "--console", &format!("unix:{}", folder.join(role).display())]);
     command.arg("--arbiter").arg(arbiter).arg("--log").arg(log(folder, role));
     command.arg("--control").arg(control(folder, role));
     // A host that is busy with other tests must not look like a dead side.

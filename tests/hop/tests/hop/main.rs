@@ -11,6 +11,7 @@ use gemel_interp::Interp;
 use gemel_kvm::Kvm;
 use gemel_machine::{CountKind, GuestRam, Machine, Until, Vcpu};
 use gemel_replay::Conclusion;
+use gemel_system_tests::engine::Engine;
 use gemel_system_tests::kernel::Kernel;
 use gemel_x86::CpuModel;
 use hopper::{Dice, Hopper, Leave, Side};
@@ -78,21 +79,11 @@ fn hop(kernel: &str, seed: u64, [first, second]: [Make<'_>; 2]) -> Result<()> {
     }
 }
 
-/// Why there is no KVM here, if there is none.
-fn without_kvm() -> Option<String> {
-    std::fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/kvm")
-        .err()
-        .map(|e| format!("/dev/kvm: {e}"))
-}
-
 fn main() -> ExitCode {
     let trial = |name: &str, kernel: &'static str, first: Maker| {
         let needs_kvm = name.contains("kvm");
         Trial::ignorable_test(name, move || {
-            if let Some(reason) = without_kvm().filter(|_| needs_kvm) {
+            if let Some(reason) = Engine::Kvm.missing().filter(|_| needs_kvm) {
                 return Ok(Completion::ignored_with(reason));
             }
             let seed = 1;

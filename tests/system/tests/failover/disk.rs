@@ -8,6 +8,8 @@
 use crate::console::Console;
 use crate::trial::{self, Dice, FAILED_OVER, Fault, Outcome, SOON, side};
 use anyhow::{Context, Result, bail, ensure};
+use gemel_system_tests::engine::Engine;
+use gemel_system_tests::gemel::gemel_with;
 use gemel_system_tests::guest::Guest;
 use gemel_system_tests::results;
 use std::fs;
@@ -106,9 +108,11 @@ impl DiskTrial<'_> {
             .unzip();
         let fault = Fault::KillPrimary;
         let (mut primary, address) =
-            trial::primary(side(folder, "primary", &guest, fault)?.args(&drives[0]))?;
-        let secondary =
-            trial::secondary(side(folder, "secondary", &guest, fault)?.args(&drives[1]), &address)?;
+            trial::primary(side(folder, "primary", gemel_with("primary", &guest)?, fault).args(&drives[0]))?;
+        let secondary = trial::secondary(
+            side(folder, "secondary", gemel_with("secondary", &guest)?, fault).args(&drives[1]),
+            &address,
+        )?;
         let mut console = Console::start(folder, trial::places(folder).each_ref().map(String::as_str))?;
         console.wait_for("@READY blocks", trial::BOOT)?;
 
@@ -130,7 +134,7 @@ impl DiskTrial<'_> {
         let (mut sides, role) = ([Some(primary), Some(secondary)], ["primary", "secondary"][survivor]);
         sides[survivor].take().context("no such side")?.succeed()?;
         check_image(&fs::read(&images[survivor])?, said.written).context("the survivor's image")?;
-        trial::replay(folder, role, &shown)?;
+        trial::replay(folder, role, Engine::Interp, &shown)?;
         if early.is_some() {
             return Ok(Outcome { early: true, ..Outcome::default() });
         }

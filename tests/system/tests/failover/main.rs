@@ -1,10 +1,10 @@
 //! A guest on two processes, and one of them dies, or is thought to have died, at a random moment.
 //!
-//!     cargo test -p gemel-system-tests --test failover -- --kills 50 --stops 20 --secondary-kills 20 --disk-kills 20
+//!     cargo test -p gemel-system-tests --test failover -- --kills 50 --stops 20 --secondary-kills 20 --disk-kills 20 --engine-kills 10
 //!
 //! prints the whole matrix's figures; without arguments a few of each kind run. Every trial checks that no line of the guest and
 //! no typed line was lost, repeated or changed, or under disk load that the survivor's image has every block, and that a replay
-//! of the survivor's log prints byte for byte what the console showed. `--seed` gives the same moments again, as far as the host's scheduling allows.
+//! of the survivor's log prints byte for byte what the console showed, on every engine that is here. `--seed` gives the same moments again, as far as the host's scheduling allows.
 
 #![allow(clippy::unwrap_used)] // a harness that cannot do its work has failed
 
@@ -16,9 +16,12 @@ mod trial;
 use anyhow::Result;
 use clap::Parser;
 use disk::DiskTrial;
+use gemel_system_tests::engine::Engine;
+use gemel_system_tests::gemel::{gemel, gemel_with};
 use gemel_system_tests::guest::Guest;
+use gemel_system_tests::kernel::{GUEST_IS_CONTENT, Kernel};
 use std::process::ExitCode;
-use trial::{Fault, Outcome, Trial};
+use trial::{Fault, Outcome, Subject, Trial};
 
 #[derive(Parser)]
 struct Args {
@@ -34,6 +37,9 @@ struct Args {
     /// Primaries that get a SIGKILL while their guest writes to its disk
     #[arg(long, default_value_t = 2)]
     disk_kills: u32,
+    /// Primaries that get a SIGKILL for each choice of engines, where the guest is a kernel that both can run
+    #[arg(long, default_value_t = 3)]
+    engine_kills: u32,
     /// Where the random moments come from
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -106,6 +112,8 @@ fn series(what: &str, count: u32, first_seed: u64, trial: impl Fn(u64) -> Result
 
 fn run(args: &Args) -> Result<u32> {
     let (lines, blocks) = (Guest::obtain("lines")?, Guest::obtain("blocks")?);
+    let command = |role: &str| gemel_with(role, &lines);
+    let subject = Subject { command: &command, exit: 0, judges: &[Engine::Interp] };
     let seed = args.seed.wrapping_mul(1_000_003);
     let mut failed = 0;
     for (kind, (what, fault, count)) in (0..).zip([
@@ -113,12 +121,36 @@ fn run(args: &Args) -> Result<u32> {
         ("primary stopped and resumed", Fault::StopPrimary, args.stops),
         ("secondary killed", Fault::KillSecondary, args.secondary_kills),
     ]) {
-        let trial = |seed| Trial { guest: &lines, fault, seed }.run();
+        let trial = |seed| Trial { subject, fault, seed }.run();
         failed += series(what, count, seed.wrapping_add(kind << 16), trial);
     }
     let trial = |seed| DiskTrial { guest: &blocks, seed }.run();
     failed +=
         series("primary killed while its guest writes", args.disk_kills, seed.wrapping_add(3 << 16), trial);
+    Ok(failed + engines(args.engine_kills, seed.wrapping_add(4 << 16))?)
+}
+
+/// A kernel of `roms/` on each choice of engines: the primary is killed, and every engine that is here replays the survivor's log.
+fn engines(kills: u32, seed: u64) -> Result<u32> {
+    let (kernel, folder) = (Kernel::obtain("lines")?, tempfile::tempdir()?);
+    let judges: Vec<Engine> = Engine::here().collect();
+    let mut failed = 0;
+    for (pair, [leader, follower]) in (0..).zip(Engine::PAIRS) {
+        let what = format!("primary on {leader} killed, secondary on {follower}");
+        if let Some(why) = leader.missing().or_else(|| follower.missing()) {
+            println!("{what}: SKIPPED: {why}");
+            continue;
+        }
+        let command = |role: &str| {
+            let mut command = gemel(role)?;
+            kernel.arguments(&mut command, folder.path())?;
+            command.args(if role == "primary" { leader.leads() } else { follower.follows() });
+            Ok(command)
+        };
+        let subject = Subject { command: &command, exit: GUEST_IS_CONTENT, judges: &judges };
+        let trial = |seed| Trial { subject, fault: Fault::KillPrimary, seed }.run();
+        failed += series(&what, kills, seed.wrapping_add(pair << 8), trial);
+    }
     Ok(failed)
 }
 

@@ -4,8 +4,8 @@ use crate::console::Console;
 use crate::judge;
 use anyhow::{Context, Result, bail, ensure};
 use gemel_system_tests::child::{self, Bounded};
-use gemel_system_tests::gemel::{gemel, gemel_with};
-use gemel_system_tests::guest::Guest;
+use gemel_system_tests::engine::Engine;
+use gemel_system_tests::gemel::gemel;
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::Value;
@@ -32,8 +32,19 @@ pub enum Fault {
     KillSecondary,
 }
 
+/// A guest that prints numbered lines and answers typed ones, and what its sides are started with.
+#[derive(Clone, Copy)]
+pub struct Subject<'a> {
+    /// `gemel primary` or `gemel secondary` with all that makes the machine.
+    pub command: &'a dyn Fn(&str) -> Result<Command>,
+    /// Exit code of a side on which the guest comes to its end.
+    pub exit: i32,
+    /// What replays the survivor's log.
+    pub judges: &'a [Engine],
+}
+
 pub struct Trial<'a> {
-    pub guest: &'a Guest,
+    pub subject: Subject<'a>,
     pub fault: Fault,
     pub seed: u64,
 }
@@ -96,9 +107,8 @@ fn exchange_keys(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// One side's command line, but for the address of the link.
-pub fn side(folder: &Path, role: &str, guest: &Guest, fault: Fault) -> Result<Command> {
-    let mut command = gemel_with(role, guest)?;
+/// Adds to one side's command line what a side of a trial has, but for the address of the link.
+pub fn side(folder: &Path, role: &str, mut command: Command, fault: Fault) -> Command {
     command.args(["--vm", "trial", "--arbiter"]).arg(folder.join("arbiter"));
     command.arg("--console").arg(format!("unix:{}", folder.join(role).display()));
     command.arg("--log").arg(folder.join(format!("{role}.log")));
@@ -108,7 +118,7 @@ pub fn side(folder: &Path, role: &str, guest: &Guest, fault: Fault) -> Result<Co
         command.args(["--silence", "1000", "--drop", "2000"]);
     }
     command.arg(format!("--json={}", folder.join(format!("{role}.json")).display()));
-    Ok(command)
+    command
 }
 
 /// Starts a primary and waits until it says where it listens.
@@ -142,8 +152,9 @@ impl Trial<'_> {
 
     fn play(&self, folder: &Path) -> Result<Outcome> {
         let mut dice = Dice(self.seed);
-        let (mut primary, address) = primary(&mut side(folder, "primary", self.guest, self.fault)?)?;
-        let mut secondary = secondary(&mut side(folder, "secondary", self.guest, self.fault)?, &address)?;
+        let side = |role: &str| anyhow::Ok(side(folder, role, (self.subject.command)(role)?, self.fault));
+        let (mut primary, address) = primary(&mut side("primary")?)?;
+        let mut secondary = secondary(&mut side("secondary")?, &address)?;
         let mut console = Console::start(folder, places(folder).each_ref().map(String::as_str))?;
         console.wait_for("@READY lines", BOOT)?;
 
@@ -172,12 +183,16 @@ impl Trial<'_> {
         // Where the fault hit first, the other side may have been about to suspect.
         let survivor = console.side_live_in(FAILED_OVER)?.context("nobody claimed the epoch")?;
         let (mut sides, role) = ([Some(primary), Some(secondary)], ["primary", "secondary"][survivor]);
-        sides[survivor].take().context("no such side")?.succeed()?;
+        let finished = sides[survivor].take().context("no such side")?.finish()?;
+        let (status, said) = (finished.status, finished.stderr);
+        ensure!(status.code() == Some(self.subject.exit), "the survivor ended with {status}: {said}");
         let other = sides[1 - survivor].take().context("no such side")?;
         let killed = early.is_none() && self.fault != Fault::StopPrimary;
         let status = other.finish()?.status;
         ensure!(killed || status.code() == Some(LOST), "the side that lost the epoch ended with {status}");
-        replay(folder, role, &shown)?;
+        for engine in self.subject.judges {
+            replay(folder, role, *engine, &shown)?;
+        }
         if early.is_some() {
             return Ok(Outcome { early: true, ..Outcome::default() });
         }
@@ -206,17 +221,17 @@ impl Trial<'_> {
 }
 
 /// The oracle: the survivor's own log, replayed, prints what the console showed.
-pub fn replay(folder: &Path, survivor: &str, shown: &[u8]) -> Result<()> {
+pub fn replay(folder: &Path, survivor: &str, engine: Engine, shown: &[u8]) -> Result<()> {
     let serial = folder.join("replayed");
     let mut command = gemel("replay")?;
     command.arg(folder.join(format!("{survivor}.log")));
-    command.arg("--serial").arg(format!("file:{}", serial.display()));
-    child::run(&mut command, LIMIT).context("the survivor's log")?;
+    command.args(["--accel", engine.name(), "--serial"]).arg(format!("file:{}", serial.display()));
+    child::run(&mut command, LIMIT).with_context(|| format!("the survivor's log on {engine}"))?;
     let replayed = fs::read(serial)?;
     if replayed != shown {
         let same = replayed.iter().zip(shown).take_while(|(a, b)| a == b).count();
         bail!(
-            "the console showed {} bytes, the replay of the survivor's log {}; they differ from byte {same} on",
+            "the console showed {} bytes, the replay of the survivor's log on {engine} {}; they differ from byte {same} on",
             shown.len(),
             replayed.len()
         );

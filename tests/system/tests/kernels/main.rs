@@ -1,8 +1,9 @@
-//! The kernels of `roms/` on every engine: recorded on one, replayed on each, with the same digests and the transcript that they
-//! must print. One test each, so that a failure has a name.
+//! The kernels of `roms/` on every engine: recorded on one, replayed on each, and on pairs of like and unlike ones, with
+//! the same digests and the transcript that they must print. One test each, so that a failure has a name.
 //!
 //! Not responsible for guests that are whole operating systems (`matrix`).
 
+mod pair;
 mod run;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
@@ -20,13 +21,18 @@ const KERNELS: &[&str] = &[
     "longmode:entry=int80",
     "longmode:entry=syscall",
     "compute",
+    "lines:lines=20",
     "leaks",
 ];
 
 /// One way of running a kernel
 type Role = fn(&str) -> anyhow::Result<Completion>;
-const ROLES: &[(&str, Role)] =
-    &[("interpreted", run::interpreted), ("counted_by_exits", run::counted_by_exits), ("kvm", run::on_kvm)];
+const ROLES: &[(&str, Role)] = &[
+    ("interpreted", run::interpreted),
+    ("counted_by_exits", run::counted_by_exits),
+    ("kvm", run::on_kvm),
+    ("paired", pair::with_kvm),
+];
 
 fn main() -> ExitCode {
     let mut trials = Vec::new();

@@ -2,29 +2,24 @@
 
 use anyhow::{Context, Result, ensure};
 use gemel_system_tests::child::Bounded;
+use gemel_system_tests::engine::{Engine, WITHOUT_TSC};
 use gemel_system_tests::gemel::gemel;
-use gemel_system_tests::kernel::Kernel;
+use gemel_system_tests::kernel::{GUEST_IS_CONTENT, Kernel};
 use gemel_system_tests::results;
 use libtest_mimic::Completion;
 use serde_json::Value;
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 /// For one run, which takes a second where nothing is wrong.
 const LIMIT: Duration = Duration::from_secs(120);
-/// A kernel writes 0 to the debug-exit port: twice the value plus one.
-const GUEST_IS_CONTENT: i32 = 1;
 
 /// Exits between two digests.
 const EPOCH: &str = "500";
-/// A model without the TSC: no kernel but one could meet it then.
-const WITHOUT_TSC: &str = "x86-64-v2,-tsc";
 /// How `gemel` says that it cannot do what it was asked to.
 const REFUSED: i32 = 2;
-/// What no kernel does that is recorded on KVM (docs/check.md).
-const UNUSED: &str = "tsc,cpuid,rdrand,rdseed,rdpmc,tzcnt,lzcnt,syscall,int";
 
 /// What a run left
 struct Outcome {
@@ -93,7 +88,7 @@ pub fn counted_by_exits(name: &str) -> Result<Completion> {
     // The one that reads the TSC says what the default model offers.
     let model = if name == "leaks" { "x86-64-v2" } else { WITHOUT_TSC };
     let not_on_kvm =
-        not_on_kvm().or_else(|| (name == "leaks").then(|| "it meets what KVM does not hide".into()));
+        Engine::Kvm.missing().or_else(|| (name == "leaks").then(|| "it meets what KVM does not hide".into()));
     for clock in ["free", "paced"] {
         let (kernel, folder) = (Kernel::obtain(name)?, tempfile::tempdir()?);
         let options = ["--accel", "interp", "--reckoning", "exits", "--clock", clock];
@@ -110,14 +105,14 @@ pub fn counted_by_exits(name: &str) -> Result<Completion> {
 
 /// On KVM, with what it does not hide asserted to stay unused; replayed by it and by the interpreter.
 pub fn on_kvm(name: &str) -> Result<Completion> {
-    if let Some(reason) = not_on_kvm() {
+    if let Some(reason) = Engine::Kvm.missing() {
         return Ok(Completion::ignored_with(reason));
     }
     let (kernel, folder) = (Kernel::obtain(name)?, tempfile::tempdir()?);
     if name == "leaks" {
         return refused(&kernel, folder.path()).map(|()| Completion::Completed);
     }
-    let options = ["--accel", "kvm", "--stays-clear", UNUSED, "--epoch", EPOCH, "--cpu", WITHOUT_TSC];
+    let options = [&Engine::Kvm.leads()[..], &["--epoch", EPOCH]].concat();
     let recorded = record(&kernel, &options, folder.path())?;
     tell(name, "recorded", &recorded);
     tell(name, "replayed", &replay(&recorded, &["--accel", "kvm"], folder.path())?);
@@ -140,12 +135,6 @@ fn refused(kernel: &Kernel, folder: &Path) -> Result<()> {
     );
     println!("leaks is refused: {}", finished.stderr.trim_end());
     Ok(())
-}
-
-/// Why no kernel is for KVM here.
-fn not_on_kvm() -> Option<String> {
-    let opened = OpenOptions::new().read(true).write(true).open("/dev/kvm");
-    opened.err().map(|error| format!("/dev/kvm: {error}"))
 }
 
 /// Says how much of a run KVM left to the assistant.

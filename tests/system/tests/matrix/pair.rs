@@ -4,6 +4,7 @@
 
 use crate::subject::{self, LIMIT, Outcome, report, same_end};
 use anyhow::{Context, Result, ensure};
+use gemel_system_tests::gemel::gemel_with;
 use gemel_system_tests::guest::Guest;
 use gemel_system_tests::pair::{self, Pair};
 use gemel_system_tests::{results, typist};
@@ -14,8 +15,13 @@ pub fn run(guest: &Guest) -> Result<Outcome> {
     let folder = tempfile::tempdir()?;
     let typist = typist::for_guest(&guest.name);
     let clock = if typist.is_some() { "paced" } else { "free" };
+    let machine = |role: &str| {
+        let mut command = gemel_with(role, guest)?;
+        command.args(["--clock", clock]);
+        Ok(command)
+    };
     let Pair { primary, secondary, console, mut terminal, controls } =
-        Pair::start(guest, folder.path(), clock, LIMIT)?;
+        Pair::start(machine, folder.path(), LIMIT)?;
     let messages = || {
         format!("the primary said: {}\nthe secondary said: {}", primary.printed().1, secondary.printed().1)
     };
