@@ -2,7 +2,7 @@
 # run.sh [--all] - sets up what is needed, builds, and runs every test
 #
 #   (nothing)  formatting, lints, unit tests, and the representative part of the whole-system matrix
-#   --all      every guest of the matrix in every role as well, and 110 failovers; takes hours of one core
+#   --all      every guest of the matrix in every role as well, and 150 failovers; takes hours of one core
 # Works in a fresh clone. Exits 0 only if everything passed; a test that cannot run here says so and why.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -38,7 +38,7 @@ step tests/guests/build.sh "$GUESTS"
 step cargo test --workspace --locked --no-fail-fast
 # A few faults of each kind are among the tests above.
 if [ "$GUESTS" = all ]; then
-    step cargo test --locked -p gemel-system-tests --test failover -- --kills 50 --stops 20 --secondary-kills 20 --disk-kills 20
+    step cargo test --locked -p gemel-system-tests --test failover -- --kills 50 --stops 20 --secondary-kills 20 --disk-kills 20 --engine-kills 10
 fi
 
 if [ ${#FAILED[@]} -gt 0 ]; then

@@ -2,6 +2,9 @@
 
 use anyhow::{Result, bail, ensure};
 
+/// Fewer lines than this show too little.
+pub const ENOUGH: u64 = 25;
+
 /// Checks everything that the console showed. `typed` are the lines that were typed, in order, without the last: `quit`.
 pub fn check(shown: &[u8], typed: &[String]) -> Result<()> {
     let text = String::from_utf8_lossy(shown);
@@ -22,7 +25,7 @@ pub fn check(shown: &[u8], typed: &[String]) -> Result<()> {
         }
     }
     ensure!(heard == typed.len(), "{} lines were typed, {heard} were heard", typed.len());
-    ensure!(printed > 20, "only {printed} lines");
+    ensure!(printed >= ENOUGH, "only {printed} lines");
     ensure!(
         summary.as_deref() == Some(&format!("{printed} heard {heard}")),
         "the guest counts {summary:?}, not {printed}, {heard}"

@@ -176,6 +176,8 @@ impl Trial<'_> {
         }
         let last = format!("GOT {}\r\n", typed.last().context("nothing typed")?);
         console.wait_for(&last, SOON)?;
+        // However slowly a busy host lets it print.
+        console.wait_for(&format!("LINE {}\r\n", judge::ENOUGH), SOON)?;
         console.type_line("quit")?;
         let shown = console.finish(SOON)?;
         judge::check(&shown, &typed)?;
