@@ -61,6 +61,17 @@ impl<W: World> Paired<W> {
         self.marked = at.time;
         self.side.event(Event::Reached(at));
     }
+
+    /// Stands still for as long as the side wants it. The world inside has been polled here: a mark must not overtake an entry, and of
+    /// machines that count exits entries wait for that.
+    fn hold(&mut self, at: At) -> Result<(), Stop> {
+        self.mark(at);
+        self.side.event(Event::Held);
+        while self.side.must_wait() && !self.side.must_stop() {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        if self.side.must_stop() { Err(Stop::Quit) } else { Ok(()) }
+    }
 }
 
 impl<W: World> World for Paired<W> {
@@ -81,13 +92,6 @@ impl<W: World> World for Paired<W> {
             // Before the world inside waits for more to follow.
             self.side.event(Event::Reached(at));
         }
-        if self.leads && self.side.must_wait() {
-            self.mark(at);
-            self.side.event(Event::Held);
-            while self.side.must_wait() && !self.side.must_stop() {
-                std::thread::sleep(Duration::from_micros(200));
-            }
-        }
         if self.side.must_stop() {
             return Err(Stop::Quit);
         }
@@ -99,6 +103,7 @@ impl<W: World> World for Paired<W> {
             }
             Some(_) => self.due = Some(at.position.count),
             // Whatever comes from here on is not before this point.
+            None if self.leads && self.side.must_wait() => self.hold(at)?,
             None if self.leads => self.mark_if_due(at),
             None => {}
         }
