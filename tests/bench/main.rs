@@ -5,10 +5,12 @@
 mod bochs;
 mod cost;
 mod echo;
+mod ring3;
 
 use anyhow::{Context, Result, ensure};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use gemel_system_tests::child::Bounded;
+use gemel_system_tests::engine::Engine;
 use gemel_system_tests::gemel::{gemel, gemel_with};
 use gemel_system_tests::guest::Guest;
 use gemel_system_tests::results;
@@ -41,6 +43,9 @@ const FIGURES: &[(&str, &str, &str)] = &[
     ("idle, log of boot and 10 s", "bytes", "under 100000"),
     ("shell, echo of a typed byte", "ms", "under 2"),
     ("shell, echo at a pair's console", "ms", "under 1 more"),
+    ("compute, ring 3 natively", "CPU s", ""),
+    ("compute, ring 3 recorded on KVM", "CPU s", ""),
+    ("compute, KVM / natively", "ratio of CPU time", "at most 1.05"),
 ];
 
 /// Measures Gemel against Debian's Bochs
@@ -55,6 +60,22 @@ struct Arguments {
     /// Leaves Bochs out
     #[arg(long)]
     no_bochs: bool,
+    /// Measures only these
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Part>,
+}
+
+/// What can be measured alone
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// Running, recording and replaying guests, and Bochs
+    Speed,
+    /// A guest that sleeps
+    Idle,
+    /// The way of a typed byte
+    Echo,
+    /// Ring 3 recorded on KVM against the host
+    Ring3,
 }
 
 /// All values measured for each figure
@@ -62,19 +83,31 @@ type Samples = BTreeMap<&'static str, Vec<f64>>;
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let guests = [("boot-cloud", Guest::obtain("boot-cloud")?), ("cpu-int", Guest::obtain("cpu-int")?)];
-    let (idle, shell) = (Guest::obtain("idle")?, Guest::obtain("shell")?);
+    let wanted = |part| arguments.only.is_empty() || arguments.only.contains(&part);
     let mut samples = Samples::new();
     for round in 1..=arguments.runs {
-        for (name, guest) in &guests {
-            eprintln!("round {round} of {}: {name}", arguments.runs);
-            speed(name, guest, !arguments.no_bochs, &mut samples).with_context(|| name.to_string())?;
+        let tell = |what: &str| eprintln!("round {round} of {}: {what}", arguments.runs);
+        if wanted(Part::Speed) {
+            for name in ["boot-cloud", "cpu-int"] {
+                tell(name);
+                let guest = Guest::obtain(name)?;
+                speed(name, &guest, !arguments.no_bochs, &mut samples).with_context(|| name.to_string())?;
+            }
         }
-        eprintln!("round {round} of {}: idle", arguments.runs);
-        idleness(&idle, &mut samples).context("idle")?;
-        eprintln!("round {round} of {}: shell", arguments.runs);
-        samples.entry(figure("shell, echo of a typed byte")?).or_default().push(echo::alone(&shell)?);
-        samples.entry(figure("shell, echo at a pair's console")?).or_default().push(echo::on_a_pair(&shell)?);
+        if wanted(Part::Idle) {
+            tell("idle");
+            idleness(&Guest::obtain("idle")?, &mut samples).context("idle")?;
+        }
+        if wanted(Part::Echo) {
+            tell("shell");
+            let shell = Guest::obtain("shell")?;
+            add(&mut samples, "shell, echo of a typed byte", echo::alone(&shell)?)?;
+            add(&mut samples, "shell, echo at a pair's console", echo::on_a_pair(&shell)?)?;
+        }
+        if wanted(Part::Ring3) {
+            tell("compute");
+            computing(&mut samples).context("compute")?;
+        }
     }
     if arguments.json {
         print_json(&samples)
@@ -90,14 +123,29 @@ fn figure(name: &str) -> Result<&'static str> {
     Ok(found.with_context(|| format!("no figure {name}"))?.0)
 }
 
+/// Notes one value of a figure.
+fn add(samples: &mut Samples, name: &str, value: f64) -> Result<()> {
+    samples.entry(figure(name)?).or_default().push(value);
+    Ok(())
+}
+
+/// Ring 3 recorded on KVM, where there is one, against the host.
+fn computing(samples: &mut Samples) -> Result<()> {
+    if let Some(why) = Engine::Kvm.missing() {
+        eprintln!("ring 3 is not measured: {why}");
+        return Ok(());
+    }
+    let measured = ring3::measure()?;
+    add(samples, "compute, ring 3 natively", measured.native)?;
+    add(samples, "compute, ring 3 recorded on KVM", measured.recorded)?;
+    add(samples, "compute, KVM / natively", measured.recorded / measured.native)
+}
+
 /// Runs, records and replays one guest as fast as possible, and runs it on Bochs.
 fn speed(name: &str, guest: &Guest, with_bochs: bool, samples: &mut Samples) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let log = folder.path().join("log.gml");
-    let mut add = |what: &str, value: f64| -> Result<()> {
-        samples.entry(figure(&format!("{name}, {what}"))?).or_default().push(value);
-        Ok(())
-    };
+    let mut add = |what: &str, value: f64| add(samples, &format!("{name}, {what}"), value);
     let (run, ran) = timed(guest, folder.path(), gemel_with("run", guest)?.args(["--clock", "free"]))?;
     let instructions = ran["instructions"].as_f64().context("gemel run --json names no instructions")?;
     let speed = instructions / run / 1e6;
@@ -138,9 +186,8 @@ fn idleness(guest: &Guest, samples: &mut Samples) -> Result<()> {
     let end = cpu_when("@STEP idle sleep", &serial, &recording)?;
     recording.succeed()?;
     results::check(&guest.expected, &fs::read(&serial)?)?;
-    samples.entry(figure("idle, 10 s of guest time")?).or_default().push(end - begin);
-    samples.entry(figure("idle, log of boot and 10 s")?).or_default().push(fs::metadata(&log)?.len() as f64);
-    Ok(())
+    add(samples, "idle, 10 s of guest time", end - begin)?;
+    add(samples, "idle, log of boot and 10 s", fs::metadata(&log)?.len() as f64)
 }
 
 /// CPU seconds that `running` had used when `text` stood in its guest's serial output.

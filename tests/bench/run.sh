@@ -1,8 +1,10 @@
 #!/bin/bash
-# run.sh [--runs N] [--json] [--no-bochs] - measures Gemel, in turn with Debian's Bochs 2.7, and prints a table of medians
+# run.sh [--runs N] [--json] [--no-bochs] [--only speed|idle|echo|ring3,...] - measures Gemel, in turn with Debian's Bochs 2.7, and
+# prints a table of medians
 #
 # Guest instructions per second on a kernel boot and on integer work, what recording and replaying cost, what ten idle seconds
-# cost, how large the log of a boot with ten idle seconds is, how long a typed byte takes to its echo. A round takes about five minutes, most of them Bochs; N is 3.
+# cost, how large the log of a boot with ten idle seconds is, how long a typed byte takes to its echo,
+# what ring 3 costs under KVM while it is recorded against the same code as a process. A round takes about five minutes, most of them Bochs; N is 3.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 # shellcheck source=../packages.sh
