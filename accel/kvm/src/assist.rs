@@ -20,8 +20,7 @@ const MOST_PIECES: u32 = 64;
 
 impl Kvm {
     /// A run that was aimed at a boundary: only the assistant finds it.
-    pub(crate) fn run_aimed(&mut self, io: &mut dyn CpuIo) -> Result<Exit, EngineError> {
-        let aim = std::mem::replace(&mut self.aim, Aim::NONE);
+    pub(crate) fn run_aimed(&mut self, aim: Aim, io: &mut dyn CpuIo) -> Result<Exit, EngineError> {
         if self.shut_down {
             return Ok(Exit::Shutdown);
         }

@@ -6,14 +6,18 @@ use crate::error::KvmError;
 use crate::figures::Figures;
 use crate::guest::Guest;
 use crate::kick::Kick;
+use crate::processor_time::processor_time;
 use crate::quirks::Quirks;
-use gemel_machine::{Aim, CpuIo, EngineError, Exit, GuestRam, Position, Vcpu};
+use gemel_machine::{Aim, CpuIo, EngineError, Exit, GuestRam, Position, Steps, Vcpu};
 use gemel_x86::{CpuModel, CpuState};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// From one kick to the next: each costs a guest that computes some 50 us on a software KVM, and a timer of the board waits for at most this.
 const KICKS: Duration = Duration::from_millis(2);
+
+/// No CPU makes more steps in a nanosecond: REP STOSB stores 64 bytes in a cycle at best, and each is a step; six cycles, and something over.
+const MOST_STEPS_A_NS: u64 = 512;
 
 /// Who has the state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,6 +47,8 @@ pub struct Kvm {
     pub(crate) stretch: u64,
     /// Entries since the state last came from the assistant.
     pub(crate) entries: u64,
+    /// Processor time that runs took.
+    ran: Duration,
 }
 
 impl Kvm {
@@ -79,6 +85,7 @@ impl Kvm {
             figures: Arc::new(Figures::default()),
             stretch: quirks.stretch,
             entries: 0,
+            ran: Duration::ZERO,
         })
     }
 
@@ -106,12 +113,14 @@ impl Kvm {
 
 impl Vcpu for Kvm {
     fn run(&mut self, io: &mut dyn CpuIo) -> Result<Exit, EngineError> {
-        if self.aim != Aim::NONE {
-            return self.run_aimed(io);
-        }
+        let began = processor_time();
         self.kick.begin()?;
-        let exit = self.run_on(io);
+        let exit = match std::mem::replace(&mut self.aim, Aim::NONE) {
+            Aim::NONE => self.run_on(io),
+            aim => self.run_aimed(aim, io),
+        };
         self.kick.end();
+        self.ran += processor_time() - began;
         exit
     }
 
@@ -120,6 +129,11 @@ impl Vcpu for Kvm {
             Home::Assistant => self.assistant.position(),
             Home::Kvm => Position { count: self.count, rip: self.guest.regs.rip, rcx: self.guest.regs.rcx },
         }
+    }
+
+    fn steps(&self) -> Steps {
+        let at_most = u64::try_from(self.ran.as_nanos()).unwrap_or(u64::MAX);
+        Steps { at_least: self.assistant.steps().at_least, at_most: at_most.saturating_mul(MOST_STEPS_A_NS) }
     }
 
     fn save(&mut self) -> Result<CpuState, EngineError> {

@@ -21,6 +21,7 @@ mod memory;
 mod msr_filter;
 pub mod passport;
 pub mod placement;
+mod processor_time;
 mod quirks;
 mod run;
 mod state;

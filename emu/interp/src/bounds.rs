@@ -25,6 +25,8 @@ pub(crate) struct Bounds {
     lenient: u64,
     /// `None`: positions count steps.
     exits: Option<Exits>,
+    /// What is to be added to the step for all steps ever made: states that were taken on began theirs elsewhere. Modulo 2^64.
+    before: u64,
 }
 
 struct Exits {
@@ -45,7 +47,15 @@ impl Exits {
 
 impl Bounds {
     pub(crate) fn new() -> Self {
-        Self { wanted: 0, aim: Aim::NONE, began: 0, aim_end: u64::MAX, lenient: u64::MAX, exits: None }
+        Self {
+            wanted: 0,
+            aim: Aim::NONE,
+            began: 0,
+            aim_end: u64::MAX,
+            lenient: u64::MAX,
+            exits: None,
+            before: 0,
+        }
     }
 
     /// What positions count from now on.
@@ -58,15 +68,22 @@ impl Bounds {
         self.exits.is_some()
     }
 
-    /// Takes on a position's count. Returns the steps to go on from.
-    pub(crate) fn restart(&mut self, count: u64) -> u64 {
-        match &mut self.exits {
+    /// Takes on a position's count, after `steps` steps from the one before. Returns the steps to go on from.
+    pub(crate) fn restart(&mut self, count: u64, steps: u64) -> u64 {
+        let start = match &mut self.exits {
             None => count,
             Some(exits) => {
                 *exits = Exits { count, step: NO_STEP };
                 0
             }
-        }
+        };
+        self.before = self.made(steps).wrapping_sub(start);
+        start
+    }
+
+    /// All steps ever made.
+    pub(crate) fn made(&self, steps: u64) -> u64 {
+        self.before.wrapping_add(steps)
     }
 
     /// The instruction at `step` leaves the guest.

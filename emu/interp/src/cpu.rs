@@ -223,7 +223,7 @@ impl Cpu {
         self.regs[..16].copy_from_slice(&state.gpr);
         self.rip = state.rip;
         self.set_rflags(state.rflags);
-        self.count = self.bounds.restart(state.count);
+        self.count = self.bounds.restart(state.count, self.count);
         self.halted = state.halted;
         self.shadow = state.shadow;
         self.debug_traps = state.pending_debug;

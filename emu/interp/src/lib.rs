@@ -30,7 +30,7 @@ mod thunk;
 pub use thunk::missing_on_host;
 
 use cpu::Cpu;
-use gemel_machine::{Aim, CountKind, CpuIo, EngineError, Exit, GuestRam, Position, Vcpu};
+use gemel_machine::{Aim, CountKind, CpuIo, EngineError, Exit, GuestRam, Position, Steps, Vcpu};
 use gemel_x86::{CpuModel, CpuState};
 use std::sync::Arc;
 
@@ -66,6 +66,10 @@ impl Vcpu for Interp {
 
     fn position(&self) -> Position {
         self.cpu.position()
+    }
+
+    fn steps(&self) -> Steps {
+        Steps::exactly(self.cpu.bounds.made(self.cpu.count))
     }
 
     fn save(&mut self) -> Result<CpuState, EngineError> {

@@ -30,7 +30,7 @@ pub use digest::Digest;
 pub use linear::Paging;
 pub use machine::{Machine, Pause, RunError};
 pub use nothing::Nothing;
-pub use position::{CountKind, Landing, Position, VirtTime};
+pub use position::{CountKind, Landing, Position, Steps, VirtTime};
 pub use ram::{GuestRam, PAGE_SIZE, RamError};
 pub use snapshot::SnapshotError;
 pub use spec::{BootSpec, DiskSpec, MachineSpec, NicSpec, image_digest};

@@ -14,6 +14,7 @@ use crate::ram::GuestRam;
 use crate::vcpu::{Aim, Attention, CpuIo, EngineError, Exit, Query, Vcpu};
 use crate::world::{At, Stop, StopAt, World};
 use gemel_x86::msr;
+use gemel_x86::segment::CS;
 use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -24,6 +25,8 @@ pub struct Machine {
     pub(crate) ram: Arc<GuestRam>,
     pub(crate) clock: Clock,
     pub(crate) id: u64,
+    /// The most steps that the engine can have made by the last stop before the count rose to what it is.
+    exit_not_before: u64,
     /// What a reset starts again from; `None`: a reset ends the run.
     power_on: Option<PowerOn>,
 }
@@ -64,7 +67,7 @@ impl Machine {
     /// Puts a machine together. `id` names its configuration (devices, RAM, CPU model): snapshots and logs of
     /// another `id` are refused.
     pub fn new(vcpu: Box<dyn Vcpu>, bus: Bus, ram: Arc<GuestRam>, reckoning: Reckoning, id: u64) -> Self {
-        Self { vcpu, bus, ram, clock: Clock::new(reckoning), id, power_on: None }
+        Self { vcpu, bus, ram, clock: Clock::new(reckoning), id, exit_not_before: 0, power_on: None }
     }
 
     /// Makes a reset start the machine again as it is now: to be called at power-on, with everything loaded. Whether a
@@ -116,6 +119,7 @@ impl Machine {
     pub fn run(&mut self, world: &mut dyn World) -> Result<Pause, RunError> {
         // Whether the boundary may lie between two counts, so that its count alone does not name it.
         let mut between = self.clock.reckoning() == Reckoning::Exits;
+        let mut search = None;
         loop {
             let at = self.woken(world, &mut between)?;
             self.bus.fire_timers(at.time);
@@ -144,10 +148,17 @@ impl Machine {
                     world.landed(at, landing);
                     continue;
                 }
+                let made = self.vcpu.steps().at_least;
+                let (_, began) = search.filter(|(sought, _)| *sought == landing).unwrap_or((landing, made));
+                search = Some((landing, began));
+                if made - began > landing.within {
+                    return Err(world.missed(at, landing, made - began).into());
+                }
                 let Position { rip, rcx, .. } = landing.position;
                 self.vcpu.aim(Aim { rip: Some(rip), rcx: Some(rcx), ..Aim::NONE });
                 wanted.count = at.position.count.saturating_add(1);
             }
+            let made = self.vcpu.steps().at_most;
             let mut io = Io::new(&mut self.bus, self.clock, world, wanted);
             let exit = self.vcpu.run(&mut io)?;
             let (failed, asked_within) = (io.failed, io.asked_within);
@@ -156,6 +167,9 @@ impl Machine {
                 return Err(stop.into());
             }
             let here = self.vcpu.position();
+            if here.count != at.position.count {
+                self.exit_not_before = made;
+            }
             between = self.clock.reckoning() == Reckoning::Exits
                 && match exit {
                     // HLT is an exit, and a halted vCPU is right behind it.
@@ -215,7 +229,9 @@ impl Machine {
     /// # Errors
     /// Host trouble of the engine.
     pub fn landing(&mut self) -> Result<Landing, EngineError> {
-        Ok(Landing { position: self.vcpu.position(), digest: self.digest()? })
+        let within = self.vcpu.steps().at_most.saturating_sub(self.exit_not_before);
+        let cs_base = self.vcpu.save()?.seg[CS].base;
+        Ok(Landing { position: self.vcpu.position(), digest: self.digest()?, cs_base, within })
     }
 
     /// Whether the machine is at a landing. What is cheap to compare comes first.

@@ -45,6 +45,34 @@ pub struct Landing {
     pub position: Position,
     /// The machine's digest there.
     pub digest: Digest,
+    /// Base of CS there: a hardware breakpoint knows linear addresses only.
+    pub cs_base: u64,
+    /// From the exit before it to there are at most so many steps: a search that has made more is in vain.
+    pub within: u64,
+}
+
+impl Landing {
+    /// Whether the other is this boundary too, whatever way led there.
+    pub fn is_where(&self, other: &Self) -> bool {
+        (self.position, self.digest) == (other.position, other.digest)
+    }
+}
+
+/// How many steps an engine has made since it was made itself: instructions, REP iterations, deliveries. One that counts them knows the
+/// number; a hypervisor has bounds for it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Steps {
+    /// Not fewer than these.
+    pub at_least: u64,
+    /// Not more than these.
+    pub at_most: u64,
+}
+
+impl Steps {
+    /// Counted.
+    pub const fn exactly(steps: u64) -> Self {
+        Self { at_least: steps, at_most: steps }
+    }
 }
 
 /// Nanoseconds of guest time since power-on. Never goes backwards.

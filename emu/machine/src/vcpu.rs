@@ -2,7 +2,7 @@
 //!
 //! Not responsible for: which engine it is (`emu/interp`, `accel/kvm`), what lies behind an access (`bus`).
 
-use crate::position::Position;
+use crate::position::{Position, Steps};
 use gemel_x86::CpuState;
 
 /// What the machine wants of the engine. The engine obeys at the next boundary; `interrupt` after any STI or
@@ -165,6 +165,9 @@ pub trait Vcpu: Send {
 
     /// Where the vCPU is.
     fn position(&self) -> Position;
+
+    /// How far it has run in all, whatever states it took on meanwhile.
+    fn steps(&self) -> Steps;
 
     /// The whole CPU state at this boundary. Afterwards RAM's DIRTY marks are complete, where an engine has to ask for them.
     ///

@@ -24,7 +24,7 @@ pub struct StopAt {
     /// At the first boundary whose guest time is not before this.
     pub time: VirtTime,
     /// At this boundary between two counts. `count` is its count, until the machine is there. A machine that comes by nothing like it
-    /// is at a later count when it asks again.
+    /// is at a later count when it asks again, or says so ([`World::missed`]).
     pub landing: Option<Landing>,
 }
 
@@ -257,6 +257,19 @@ pub trait World {
     /// where none was wanted, after the first answer of `wake` or `poll` and before anything of it is applied, or before a digest.
     fn landed(&mut self, _at: At, _landing: Landing) {}
 
+    /// The landing that [`World::next_stop`] wanted is not to be found: the machine has made `steps` steps since it began to look, more than
+    /// lead there. Returns why the run ends.
+    fn missed(&mut self, at: At, landing: Landing, steps: u64) -> Stop {
+        let Landing { position, within, .. } = landing;
+        Stop::Diverged(
+            format!(
+                "no boundary like that at {position} within {within} steps; at {} after {steps}",
+                at.position
+            )
+            .into(),
+        )
+    }
+
     /// Answers a question of the vCPU ([`Query::Random`]; the TSC is the machine's own).
     ///
     /// # Errors
@@ -305,6 +318,11 @@ macro_rules! forward_to_world {
     (@ landed) => {
         fn landed(&mut self, at: $crate::At, landing: $crate::Landing) {
             self.world.landed(at, landing);
+        }
+    };
+    (@ missed) => {
+        fn missed(&mut self, at: $crate::At, landing: $crate::Landing, steps: u64) -> $crate::Stop {
+            self.world.missed(at, landing, steps)
         }
     };
     (@ answer) => {

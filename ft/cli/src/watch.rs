@@ -61,5 +61,5 @@ impl<W: World> World for Watch<W> {
         self.world.poll(at)
     }
 
-    forward_to_world!(input_number, idle, now, wake, landed, answer, emit, digest_due, digest);
+    forward_to_world!(input_number, idle, now, wake, landed, missed, answer, emit, digest_due, digest);
 }

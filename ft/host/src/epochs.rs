@@ -62,7 +62,7 @@ impl<W: World> World for Epochs<W> {
         self.world.poll(at)
     }
 
-    forward_to_world!(input_number, idle, now, wake, landed, answer, emit);
+    forward_to_world!(input_number, idle, now, wake, landed, missed, answer, emit);
 
     fn digest_due(&self, at: At) -> bool {
         at.position.count >= self.next || self.world.digest_due(at)

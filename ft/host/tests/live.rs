@@ -8,7 +8,7 @@ use gemel_machine::bus::BusBuilder;
 use gemel_machine::world::SERIAL_WINDOW;
 use gemel_machine::{
     Aim, At, CpuIo, DiskOp, DiskRequest, EngineError, Exit, GuestRam, Input, Machine, Output, Position,
-    Reckoning, RunError, Stop, Vcpu, VirtTime, World,
+    Reckoning, RunError, Steps, Stop, Vcpu, VirtTime, World,
 };
 use gemel_x86::CpuState;
 use std::io;
@@ -194,6 +194,10 @@ impl Vcpu for Spinning {
 
     fn position(&self) -> Position {
         Position { count: self.0, rip: 0, rcx: 0 }
+    }
+
+    fn steps(&self) -> Steps {
+        Steps::exactly(self.0)
     }
 
     fn save(&mut self) -> Result<CpuState, EngineError> {

@@ -182,7 +182,7 @@ fn kind_of(body: &Body) -> (u8, Option<u64>, Class) {
         Body::ReRead { .. } => (RE_READ, None, Class::Disk),
         Body::Answer(_) => (ANSWER, None, Class::Answer),
         Body::Time | Body::Wake(_) => (WAKE, None, Class::Time),
-        Body::Landing(_) => (LANDING, None, Class::Time),
+        Body::Landing { .. } => (LANDING, None, Class::Time),
         Body::Digest(_) => (DIGEST, None, Class::Digest),
         Body::End { .. } => (END, None, Class::Other),
     }
@@ -223,7 +223,12 @@ fn put_body(out: &mut Vec<u8>, at: &At, body: &Body) {
         Body::Answer(value) => out.extend_from_slice(&value.to_le_bytes()),
         Body::Time => {}
         Body::Wake(time) => put(out, time.0.saturating_sub(at.time.0)),
-        Body::Landing(digest) | Body::Digest(digest) => put_digest(out, digest),
+        Body::Landing { digest, cs_base, within } => {
+            put_digest(out, digest);
+            put(out, *cs_base);
+            put(out, *within);
+        }
+        Body::Digest(digest) => put_digest(out, digest),
         Body::End { reason, digest, outputs } => {
             let (code, detail) = match reason {
                 EndReason::Stopped => (0, 0),
@@ -343,7 +348,7 @@ impl Decoder {
         let number = if kind & NUMBERED != 0 { Some(bytes.varint()?) } else { None };
         let body = take_body(&mut bytes, kind & KIND, number)?;
         let body = match body {
-            Body::Wake(_) | Body::Landing(_) if self.chain.base.is_some() => {
+            Body::Wake(_) | Body::Landing { .. } if self.chain.base.is_some() => {
                 return Err(Damage::Content("a sampled time where time follows from the count"));
             }
             // Read as the difference to the entry's own time.
@@ -396,7 +401,10 @@ fn take_other(bytes: &mut Taker<'_>, kind: u8) -> Result<Body, Damage> {
         }
         ANSWER => bytes.word().map(Body::Answer),
         WAKE => bytes.varint().map(|later| Body::Wake(VirtTime(later))),
-        LANDING => take_digest(bytes).map(Body::Landing),
+        LANDING => {
+            let digest = take_digest(bytes)?;
+            Ok(Body::Landing { digest, cs_base: bytes.varint()?, within: bytes.varint()? })
+        }
         DIGEST => take_digest(bytes).map(Body::Digest),
         END => {
             let (code, detail) = (bytes.byte()?, take_u32(bytes)?);

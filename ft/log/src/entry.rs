@@ -47,7 +47,14 @@ pub enum Body {
     /// At a stop there, the time went on to this, and what was due by it came.
     Wake(VirtTime),
     /// Where the machine stands when the next entries come, since its count does not say it. See [`Landing`].
-    Landing(Digest),
+    Landing {
+        /// The machine's digest there.
+        digest: Digest,
+        /// Base of CS.
+        cs_base: u64,
+        /// The machine gets there within so many steps from the exit before.
+        within: u64,
+    },
     /// The machine's digest here, after all inputs before this entry.
     Digest(Digest),
     /// The run ended here. Nothing follows.
@@ -73,7 +80,9 @@ impl Entry {
     /// The boundary that a [`Body::Landing`] describes.
     pub fn landing(&self) -> Option<Landing> {
         match self.body {
-            Body::Landing(digest) => Some(Landing { position: self.at.position, digest }),
+            Body::Landing { digest, cs_base, within } => {
+                Some(Landing { position: self.at.position, digest, cs_base, within })
+            }
             _ => None,
         }
     }
@@ -150,7 +159,7 @@ impl fmt::Display for Body {
             Self::Answer(value) => write!(f, "answer {value:#x}"),
             Self::Time => f.write_str("time"),
             Self::Wake(time) => write!(f, "wake at {time}"),
-            Self::Landing(digest) => write!(f, "landing {digest}"),
+            Self::Landing { digest, within, .. } => write!(f, "landing {digest}, within {within} steps"),
             Self::Digest(digest) => write!(f, "digest {digest}"),
             Self::End { reason, digest, outputs } => {
                 write!(

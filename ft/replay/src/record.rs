@@ -112,7 +112,7 @@ impl<W: World, S: EntrySink> Record<W, S> {
         let digest = machine.digest()?;
         if self.samples && reason == EndReason::Stopped {
             // Where a run is stopped its count need not say.
-            self.sink.entry(&Entry { at: machine.at(), body: Body::Landing(digest) })?;
+            self.sink.entry(&entry_of(machine.at(), machine.landing()?))?;
         }
         let body = Body::End { reason, digest, outputs: self.progress.tally.summary() };
         self.sink.entry(&Entry { at: machine.at(), body })?;
@@ -158,6 +158,11 @@ impl<W: World, S: EntrySink> Record<W, S> {
             self.failed.get_or_insert(stop);
         }
     }
+}
+
+fn entry_of(at: At, landing: Landing) -> Entry {
+    let Landing { digest, cs_base, within, .. } = landing;
+    Entry { at, body: Body::Landing { digest, cs_base, within } }
 }
 
 /// The first multiple of `epoch` beyond `count`.
@@ -208,8 +213,7 @@ impl<W: World, S: EntrySink> World for Record<W, S> {
     }
 
     fn landed(&mut self, at: At, landing: Landing) {
-        let written =
-            self.sink.entry(&Entry { at, body: Body::Landing(landing.digest) }).and_then(|()| self.release());
+        let written = self.sink.entry(&entry_of(at, landing)).and_then(|()| self.release());
         self.keep(written);
         self.world.landed(at, landing);
     }

@@ -313,7 +313,7 @@ impl<S: EntrySource, O: OutputSink> World for Replay<S, O> {
             Ok(Lookahead::Entry(entry @ Entry { at: there, body })) => {
                 let count = there.position.count;
                 match by_itself(body) {
-                    _ if matches!(body, Body::Landing(_)) && at.position.count <= count => {
+                    _ if matches!(body, Body::Landing { .. }) && at.position.count <= count => {
                         landing = entry.landing();
                         count
                     }
@@ -352,7 +352,7 @@ impl<S: EntrySource, O: OutputSink> World for Replay<S, O> {
                         return Ok(None);
                     }
                     // The machine looks for the boundary itself, or is told before it polls again.
-                    if matches!(entry.body, Body::Landing(_)) && order(at, there).is_eq()
+                    if matches!(entry.body, Body::Landing { .. }) && order(at, there).is_eq()
                         || matches!(entry.body, Body::Wake(_)) && at == there
                     {
                         return Ok(None);
@@ -390,7 +390,7 @@ impl<S: EntrySource, O: OutputSink> World for Replay<S, O> {
             let (there, limit, waits) = match self.source.peek()? {
                 Lookahead::Entry(entry) => {
                     // A guest that sleeps where a landing was looked for in vain is not at it.
-                    let in_vain = matches!(entry.body, Body::Landing(_)) && self.sought == Some(at);
+                    let in_vain = matches!(entry.body, Body::Landing { .. }) && self.sought == Some(at);
                     (entry.at, false, !by_itself(&entry.body) && !in_vain)
                 }
                 Lookahead::UpTo(limit) => (limit, true, false),
@@ -476,7 +476,9 @@ impl<S: EntrySource, O: OutputSink> World for Replay<S, O> {
     fn landed(&mut self, at: At, landing: Landing) {
         // A machine that is at such a boundary for a reason of its own says so too.
         let here = match self.source.peek() {
-            Ok(Lookahead::Entry(entry)) if entry.landing() == Some(landing) => entry.clone(),
+            Ok(Lookahead::Entry(entry)) if entry.landing().is_some_and(|there| there.is_where(&landing)) => {
+                entry.clone()
+            }
             _ => return,
         };
         if here.at == at {
@@ -485,6 +487,16 @@ impl<S: EntrySource, O: OutputSink> World for Replay<S, O> {
             let mismatches = position_mismatches(here.at, at);
             self.failed = Some(self.diverged(at, Some(&here), mismatches));
         }
+    }
+
+    fn missed(&mut self, at: At, landing: Landing, steps: u64) -> Stop {
+        let entry = match self.source.peek() {
+            Ok(Lookahead::Entry(entry)) => Some(entry.clone()),
+            _ => None,
+        };
+        let mut mismatches = position_mismatches(At { position: landing.position, ..at }, at);
+        mismatches.push(mismatch("steps to a landing", format_args!("at most {}", landing.within), steps));
+        self.diverged(at, entry.as_ref(), mismatches)
     }
 
     fn answer(&mut self, at: At, query: Query) -> Result<u64, Stop> {

@@ -7,7 +7,7 @@ use super::guests::{self, Program};
 use super::probes::{Bench, unexpected};
 use super::sandbox::{Left, Probe};
 use super::stage::{Mode, NOT_RAM};
-use super::watchdog::processor_time;
+use crate::processor_time::processor_time;
 use kvm_bindings::{KVM_CAP_X86_USER_SPACE_MSR, KVM_EXIT_HLT, kvm_enable_cap};
 use kvm_ioctls::MsrExitReason;
 use std::collections::BTreeMap;

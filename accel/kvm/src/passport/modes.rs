@@ -7,7 +7,7 @@ use super::guests;
 use super::probes::{Bench, unexpected};
 use super::sandbox::{Left, Probe};
 use super::stage::{CODE, Mode};
-use super::watchdog::processor_time;
+use crate::processor_time::processor_time;
 use kvm_bindings::{KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_HW_BP};
 use std::time::Duration;
 

@@ -5,7 +5,8 @@
 
 use super::guests::Program;
 use super::stage::{self, CODE, HANDLERS, Mode, RAM};
-use super::watchdog::{Watchdog, processor_time};
+use super::watchdog::Watchdog;
+use crate::processor_time::processor_time;
 use kvm_bindings::{
     KVM_GUESTDBG_ENABLE, KVM_MEM_LOG_DIRTY_PAGES, Msrs, kvm_guest_debug, kvm_msr_entry, kvm_regs, kvm_sregs,
     kvm_userspace_memory_region,

@@ -1,12 +1,10 @@
 //! Wakes this thread out of KVM_RUN now and then, so that no guest can keep a probe.
 //!
 //! Not responsible for: how long is too long (`sandbox`), the signal (`kick`).
-#![allow(unsafe_code)] // a thread's processor time
 
 use crate::error::KvmError;
 use crate::kick::Kick;
 use std::cell::Cell;
-use std::mem::zeroed;
 use std::time::Duration;
 
 /// Time between two signals: short against a probe's patience, long against what a probe measures.
@@ -16,17 +14,6 @@ const PERIOD: Duration = Duration::from_millis(50);
 pub struct Watchdog {
     kick: Kick,
     seen: Cell<u64>,
-}
-
-/// Processor time that this thread has used, its guests included: other work of the host does not count.
-pub fn processor_time() -> Duration {
-    // SAFETY: plain data for which zero is valid, filled in by the call; this clock always exists.
-    let used = unsafe {
-        let mut used: libc::timespec = zeroed();
-        libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut used);
-        used
-    };
-    Duration::new(used.tv_sec as u64, used.tv_nsec as u32)
 }
 
 impl Watchdog {

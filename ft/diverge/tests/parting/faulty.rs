@@ -4,7 +4,9 @@
 //! Not responsible for: being found out.
 
 use gemel_interp::Interp;
-use gemel_machine::{Aim, Attention, CpuIo, EngineError, Exit, GuestRam, Position, Vcpu, forward_to_io};
+use gemel_machine::{
+    Aim, Attention, CpuIo, EngineError, Exit, GuestRam, Position, Steps, Vcpu, forward_to_io,
+};
 use gemel_x86::CpuState;
 use iced_x86::{Decoder, DecoderOptions, Mnemonic};
 use std::collections::BTreeMap;
@@ -139,6 +141,10 @@ impl Vcpu for Faulty {
 
     fn position(&self) -> Position {
         self.inner.position()
+    }
+
+    fn steps(&self) -> Steps {
+        self.inner.steps()
     }
 
     fn aim(&mut self, aim: Aim) {

@@ -118,7 +118,7 @@ impl<W: World> World for Paired<W> {
         self.world.idle(at, until)
     }
 
-    forward_to_world!(input_number, now, wake, landed, answer, digest_due, digest);
+    forward_to_world!(input_number, now, wake, landed, missed, answer, digest_due, digest);
 
     fn emit(&mut self, at: At, output: Output) {
         let byte = match &output {

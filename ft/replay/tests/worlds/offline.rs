@@ -131,7 +131,7 @@ fn a_replay_does_what_the_recorded_run_did() {
         assert_eq!(again.digest, run.digest, "seed {seed}");
         assert_eq!(again.outputs, run.outputs, "seed {seed}");
         digests += kinds(&run, |body| matches!(body, Body::Digest(_)));
-        landings += kinds(&run, |body| matches!(body, Body::Landing(_)));
+        landings += kinds(&run, |body| matches!(body, Body::Landing { .. }));
         wakes += kinds(&run, |body| matches!(body, Body::Wake(_)));
     }
     let shown = [stopped > 10, ended > 10, digests > 200, landings > 1000, wakes > 1000];
@@ -268,7 +268,7 @@ fn every_change_to_an_event_is_found_out() {
                 Body::ReRead { check, .. } => *check ^= 1,
                 Body::Answer(value) => *value ^= 1 << 40,
                 Body::Digest(digest) => digest.devices ^= 1,
-                Body::Landing(digest) => digest.ram ^= 1,
+                Body::Landing { digest, .. } => digest.ram ^= 1,
                 Body::Time => other.body = Body::Answer(1),
                 Body::Wake(_) => other.body = Body::Time,
                 Body::End { outputs, .. } => outputs.hash ^= 1,

@@ -2,7 +2,7 @@
 //!
 //! Not responsible for what the engines are, nor for the machine around them.
 
-use gemel_machine::{Aim, Attention, CpuIo, EngineError, Exit, Position, Vcpu, forward_to_io};
+use gemel_machine::{Aim, Attention, CpuIo, EngineError, Exit, Position, Steps, Vcpu, forward_to_io};
 use gemel_x86::CpuState;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -91,6 +91,11 @@ impl Vcpu for Hopper {
 
     fn position(&self) -> Position {
         self.sides[self.here].engine.position()
+    }
+
+    fn steps(&self) -> Steps {
+        let [one, other] = self.sides.each_ref().map(|side| side.engine.steps());
+        Steps { at_least: one.at_least + other.at_least, at_most: one.at_most + other.at_most }
     }
 
     fn save(&mut self) -> Result<CpuState, EngineError> {

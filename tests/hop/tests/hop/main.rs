@@ -3,6 +3,7 @@
 //!
 //! Not responsible for what a kernel prints (`gemel-system-tests`, `kernels`).
 
+mod endless;
 mod hopper;
 mod recorded;
 
@@ -79,26 +80,33 @@ fn hop(kernel: &str, seed: u64, [first, second]: [Make<'_>; 2]) -> Result<()> {
     }
 }
 
+fn trial(name: &str, test: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
+    let needs_kvm = name.contains("kvm");
+    Trial::ignorable_test(name, move || match Engine::Kvm.missing().filter(|_| needs_kvm) {
+        Some(reason) => Ok(Completion::ignored_with(reason)),
+        None => test().map(|()| Completion::Completed).map_err(|error| Failed::from(format!("{error:#}"))),
+    })
+}
+
 fn main() -> ExitCode {
-    let trial = |name: &str, kernel: &'static str, first: Maker| {
-        let needs_kvm = name.contains("kvm");
-        Trial::ignorable_test(name, move || {
-            if let Some(reason) = Engine::Kvm.missing().filter(|_| needs_kvm) {
-                return Ok(Completion::ignored_with(reason));
-            }
-            let seed = 1;
-            hop(kernel, seed, [&first, &interpreter])
-                .map(|()| Completion::Completed)
-                .map_err(|error| Failed::from(format!("seed {seed}: {error:#}")))
-        })
+    let hops = |name: &str, kernel: &'static str, first: Maker| {
+        let seed = 1;
+        trial(name, move || hop(kernel, seed, [&first, &interpreter]).with_context(|| format!("seed {seed}")))
+    };
+    let endless = |name: &str, recording: Maker, replaying: Maker| {
+        trial(name, move || endless::endless(&recording, &replaying))
     };
     let trials = vec![
-        trial("interpreters_longmode", "longmode", interpreter),
-        trial("interpreters_realmode", "realmode", interpreter),
-        trial("kvm_compute", "compute", kvm),
-        trial("kvm_longmode", "longmode", kvm),
-        trial("kvm_realmode", "realmode", kvm),
-        trial("kvm_protected", "protected", kvm),
+        hops("interpreters_longmode", "longmode", interpreter),
+        hops("interpreters_realmode", "realmode", interpreter),
+        hops("kvm_compute", "compute", kvm),
+        hops("kvm_longmode", "longmode", kvm),
+        hops("kvm_realmode", "realmode", kvm),
+        hops("kvm_protected", "protected", kvm),
+        endless("interpreters_endless", interpreter, interpreter),
+        endless("kvm_endless", kvm, kvm),
+        endless("kvm_endless_for_an_interpreter", kvm, interpreter),
+        endless("interpreters_endless_for_kvm", interpreter, kvm),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

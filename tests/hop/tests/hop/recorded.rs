@@ -26,6 +26,21 @@ const CONTENT: u32 = 0;
 /// Makes an engine.
 pub type Make<'a> = &'a dyn Fn(&CpuModel, &Arc<GuestRam>) -> Result<Box<dyn Vcpu>>;
 
+/// A machine that counts exits.
+pub fn spec(disks: Vec<DiskSpec>, boot: BootSpec) -> MachineSpec {
+    MachineSpec {
+        board: board::BOARD,
+        ram: MEMORY,
+        cpu: "x86-64-v2".into(),
+        reckoning: Reckoning::Exits,
+        rtc_base: 0,
+        seed: 0,
+        disks,
+        nics: Vec::new(),
+        boot,
+    }
+}
+
 /// A kernel and the log of its run
 pub struct Recorded {
     kernel: Vec<u8>,
@@ -47,21 +62,9 @@ impl Recorded {
             digest: 0,
         };
         let content = std::fs::read(&kernel.file)?;
-        let spec = MachineSpec {
-            board: board::BOARD,
-            ram: MEMORY,
-            cpu: "x86-64-v2".into(),
-            reckoning: Reckoning::Exits,
-            rtc_base: 0,
-            seed: 0,
-            disks: disks.disks().iter_mut().map(disk).collect(),
-            nics: Vec::new(),
-            boot: BootSpec {
-                kernel: image_digest(&content),
-                append: kernel.append.clone(),
-                ..BootSpec::default()
-            },
-        };
+        let boot =
+            BootSpec { kernel: image_digest(&content), append: kernel.append.clone(), ..BootSpec::default() };
+        let spec = spec(disks.disks().iter_mut().map(disk).collect(), boot);
         let mut recorded = Self { kernel: content, spec, log: Vec::new(), exits: 0 };
         let mut machine = recorded.machine(engine)?;
         let mut header = Header::new(recorded.spec.clone(), ClockKind::Paced);

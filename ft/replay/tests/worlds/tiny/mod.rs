@@ -5,7 +5,7 @@ use gemel_machine::bus::{BusBuilder, PortWidth};
 use gemel_machine::{
     Aim, Attention, BootSpec, Bus, CpuIo, Device, DeviceCx, DiskOp, DiskRequest, DiskSpec, EngineError, Exit,
     GuestRam, Input, InputPort, Machine, MachineSpec, Output, Position, Query, Reckoning, Section,
-    SectionError, TimeBase, Vcpu, VirtTime,
+    SectionError, Steps, TimeBase, Vcpu, VirtTime,
 };
 use gemel_x86::CpuState;
 use std::sync::Arc;
@@ -55,6 +55,7 @@ struct Engine {
     aim: Aim,
     /// Decides where an engine that counts exits comes back by itself: another engine does elsewhere.
     kicks: u64,
+    steps: u64,
 }
 
 impl Engine {
@@ -125,6 +126,7 @@ impl Engine {
                 return Ok(Exit::Yield);
             }
             stepped = true;
+            self.steps += 1;
             if wants.interrupt {
                 let (vector, next) = io.acknowledge_irq(self.position());
                 self.state.halted = false;
@@ -147,6 +149,10 @@ impl Vcpu for Engine {
 
     fn position(&self) -> Position {
         Position { count: self.state.count, rip: self.state.rip, rcx: self.state.gpr[1] }
+    }
+
+    fn steps(&self) -> Steps {
+        Steps::exactly(self.steps)
     }
 
     fn save(&mut self) -> Result<CpuState, EngineError> {
@@ -263,7 +269,7 @@ pub fn kicked(guest: Guest, kicks: u64) -> Machine {
     let bus = bus(Arc::clone(&ram));
     let mut state = CpuState::default();
     state.gpr[0] = guest.seed;
-    let engine = Engine { state, guest, aim: Aim::NONE, kicks };
+    let engine = Engine { state, guest, aim: Aim::NONE, kicks, steps: 0 };
     Machine::new(Box::new(engine), bus, ram, guest.reckoning(), guest.seed)
 }
 
