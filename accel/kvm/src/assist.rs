@@ -19,17 +19,6 @@ const FEW: u64 = 4;
 const MOST_PIECES: u32 = 64;
 
 impl Kvm {
-    /// A run that was aimed at a boundary: only the assistant finds it.
-    pub(crate) fn run_aimed(&mut self, aim: Aim, io: &mut dyn CpuIo) -> Result<Exit, EngineError> {
-        if self.shut_down {
-            return Ok(Exit::Shutdown);
-        }
-        self.move_to_assistant()?;
-        self.figures.assisted(Assist::Aim);
-        self.assistant.aim(aim);
-        self.assistant.run(io)
-    }
-
     /// The assistant, which has the state, goes on for some steps.
     pub(crate) fn assist(
         &mut self,
@@ -38,7 +27,7 @@ impl Kvm {
         io: &mut dyn CpuIo,
     ) -> Result<Next, EngineError> {
         self.figures.assisted(cause);
-        self.assistant.aim(Aim { steps, ..Aim::NONE });
+        self.assistant.aim(Aim { steps: steps.min(self.most_steps), ..Aim::NONE });
         // Once it was kicked, the engine comes back at the next exit.
         let kicked = self.kick.kicks() != 0;
         let stop = if kicked { self.assistant.position().count + 1 } else { u64::MAX };

@@ -250,6 +250,36 @@ pub(crate) fn is_plain_load(instruction: &Instruction, access: &MmioAccess) -> b
         && !into_segment
 }
 
+/// Whether KVM is not to step over an instruction. Some make TF or a debug trap visible, or take it away; of a repetition an emulator
+/// makes many iterations in a step. One that faults shows TF too, on the handler's stack: that cannot be told beforehand.
+pub(crate) fn is_no_step(instruction: &Instruction) -> bool {
+    use Mnemonic as M;
+    let into_ss = instruction.op_count() > 0
+        && instruction.op0_kind() == OpKind::Register
+        && instruction.op0_register() == Register::SS;
+    into_ss
+        || repeats(instruction)
+        || instruction.flow_control() == FlowControl::Interrupt
+        || matches!(
+            instruction.mnemonic(),
+            M::Pushf
+                | M::Pushfd
+                | M::Pushfq
+                | M::Popf
+                | M::Popfd
+                | M::Popfq
+                | M::Iret
+                | M::Iretd
+                | M::Iretq
+                | M::Syscall
+                | M::Sysret
+                | M::Sysenter
+                | M::Sysexit
+                | M::Sti
+                | M::Hlt
+        )
+}
+
 /// Whether an instruction is INS.
 pub(crate) fn is_string(instruction: &Instruction) -> bool {
     instruction.is_string_instruction()

@@ -6,7 +6,9 @@ use crate::error::KvmError;
 use crate::figures::Figures;
 use crate::guest::Guest;
 use crate::kick::Kick;
+use crate::placement::Choice;
 use crate::processor_time::processor_time;
+use crate::pursuit::Ways;
 use crate::quirks::Quirks;
 use gemel_machine::{Aim, CpuIo, EngineError, Exit, GuestRam, Position, Steps, Vcpu};
 use gemel_x86::{CpuModel, CpuState};
@@ -45,6 +47,13 @@ pub struct Kvm {
     pub(crate) figures: Arc<Figures>,
     /// How far the assistant goes on after it was called for an instruction, in steps.
     pub(crate) stretch: u64,
+    /// And no further, at present.
+    pub(crate) most_steps: u64,
+    /// The ways to a boundary that is aimed at, and the one that is taken whatever is known of the host.
+    pub(crate) ways: Ways,
+    pub(crate) forced: Option<Choice>,
+    /// Single steps that KVM has made.
+    pub(crate) stepped: u64,
     /// Entries since the state last came from the assistant.
     pub(crate) entries: u64,
     /// Processor time that runs took.
@@ -84,9 +93,20 @@ impl Kvm {
             yielded_at: None,
             figures: Arc::new(Figures::default()),
             stretch: quirks.stretch,
+            most_steps: u64::MAX,
+            ways: Ways::default(),
+            forced: None,
+            stepped: 0,
             entries: 0,
             ran: Duration::ZERO,
         })
+    }
+
+    /// Boundaries that are aimed at by address are reached in this way, whatever is known of the host: for tests.
+    #[must_use]
+    pub fn placing(mut self, way: Choice) -> Self {
+        self.forced = Some(way);
+        self
     }
 
     /// The counters, which go on while a machine owns the engine.
@@ -133,7 +153,8 @@ impl Vcpu for Kvm {
 
     fn steps(&self) -> Steps {
         let at_most = u64::try_from(self.ran.as_nanos()).unwrap_or(u64::MAX);
-        Steps { at_least: self.assistant.steps().at_least, at_most: at_most.saturating_mul(MOST_STEPS_A_NS) }
+        let at_least = self.assistant.steps().at_least + self.stepped;
+        Steps { at_least, at_most: at_most.saturating_mul(MOST_STEPS_A_NS) }
     }
 
     fn save(&mut self) -> Result<CpuState, EngineError> {

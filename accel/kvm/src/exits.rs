@@ -20,8 +20,9 @@ const NO_VECTOR: u8 = u8::MAX;
 
 impl Kvm {
     /// A kick found ring 3 on its way into ring 0: an INT3 has gone on already, and would not come again with its instruction.
-    fn enters_ring_0(&self) -> bool {
-        self.exception_waits() || crate::user::is_past_syscall(&self.guest.view())
+    pub(crate) fn enters_ring_0(&self) -> bool {
+        self.quirks.native == Native::User64
+            && (self.exception_waits() || crate::user::is_past_syscall(&self.guest.view()))
     }
 
     /// KVM has an exception that it did not deliver yet. Of a breakpoint it says the number and no more; that the number is not of an

@@ -2,6 +2,7 @@
 //!
 //! Not responsible for: showing them (the command line does).
 
+use crate::placement::Choice;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -84,6 +85,7 @@ kinds! {
 pub struct Figures {
     leavings: [AtomicU64; Leaving::ALL.len()],
     assists: [AtomicU64; Assist::ALL.len()],
+    placements: [AtomicU64; Choice::ALL.len()],
     interrupts: AtomicU64,
     kicks: AtomicU64,
     moves: AtomicU64,
@@ -100,6 +102,9 @@ impl Figures {
     }
     pub(crate) fn assisted(&self, cause: Assist) {
         add(&self.assists[cause as usize]);
+    }
+    pub(crate) fn placed(&self, way: Choice) {
+        add(&self.placements[way as usize]);
     }
     pub(crate) fn injected(&self) {
         add(&self.interrupts);
@@ -122,6 +127,11 @@ impl Figures {
     /// How often the assistant was called for this cause.
     pub fn assists(&self, cause: Assist) -> u64 {
         self.assists[cause as usize].load(Relaxed)
+    }
+
+    /// How often a run to a boundary that was aimed at ended on this way.
+    pub fn placements(&self, way: Choice) -> u64 {
+        self.placements[way as usize].load(Relaxed)
     }
 
     /// Exits of every kind.
@@ -164,6 +174,10 @@ impl fmt::Display for Figures {
         let assists = Assist::ALL.iter().map(|cause| (self.assists(*cause), cause.text()));
         list(f, assists)?;
         write!(f, "), {} interrupts, {} kicks", self.interrupts(), self.kicks())?;
+        if Choice::ALL.iter().any(|way| self.placements(*way) != 0) {
+            write!(f, ", aims: ")?;
+            list(f, Choice::ALL.iter().map(|way| (self.placements(*way), way.text())))?;
+        }
         match self.unplaced() {
             0 => Ok(()),
             n => write!(f, ", {n} accesses not placed"),

@@ -18,8 +18,11 @@ use gemel_machine::ram::PAGE_SIZE;
 use gemel_x86::control::{CR0_PG, CR4_PAE, CR4_PGE, EFER_LMA};
 use gemel_x86::flags::RF;
 use gemel_x86::{CpuModel, CpuState};
-use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
 use kvm_bindings::{KVM_API_VERSION, kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcr, kvm_xcrs};
+use kvm_bindings::{
+    KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_HW_BP, KVM_MAX_CPUID_ENTRIES,
+    kvm_guest_debug,
+};
 use kvm_ioctls::{Cap, SyncReg, VcpuFd, VmFd};
 use std::borrow::Cow;
 use std::io;
@@ -29,6 +32,16 @@ use std::sync::Arc;
 /// no device of the board.
 const IDENTITY_MAP: u64 = 0xfffb_c000;
 const TASK_STATE: usize = 0xfffb_d000;
+
+/// Where the guest stops by itself and says so.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Halting {
+    Nowhere,
+    /// After each step.
+    EachStep,
+    /// Before the instruction at this linear address.
+    At(u64),
+}
 
 /// A VM with one vCPU.
 pub(crate) struct Guest {
@@ -50,6 +63,7 @@ pub(crate) struct Guest {
     wrote: bool,
     /// Nothing was given yet.
     empty: bool,
+    halting: Halting,
 }
 
 impl Guest {
@@ -100,6 +114,7 @@ impl Guest {
             ran: false,
             wrote: false,
             empty: true,
+            halting: Halting::Nowhere,
         })
     }
 
@@ -171,6 +186,27 @@ impl Guest {
     /// Whether to leave as soon as an interrupt can be taken.
     pub(crate) fn want_window(&mut self, wanted: bool) {
         self.vcpu.get_kvm_run().request_interrupt_window = wanted.into();
+    }
+
+    /// Where to stop from now on.
+    pub(crate) fn halt_at(&mut self, halting: Halting) -> Result<(), KvmError> {
+        // A step is armed for the place where the guest stands when it is asked for.
+        if self.halting == halting && halting != Halting::EachStep {
+            return Ok(());
+        }
+        let mut debug = kvm_guest_debug::default();
+        match halting {
+            Halting::Nowhere => {}
+            Halting::EachStep => debug.control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP,
+            Halting::At(linear) => {
+                debug.control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP;
+                // Global, and bit 10, which is always set; length and kind stay 0: an instruction (SDM 3B 18.2.4).
+                (debug.arch.debugreg[0], debug.arch.debugreg[7]) = (linear, 0x402);
+            }
+        }
+        self.vcpu.set_guest_debug(&debug).asked("KVM_SET_GUEST_DEBUG")?;
+        self.halting = halting;
+        Ok(())
     }
 
     /// Queues an interrupt, which the next entry delivers.

@@ -22,6 +22,7 @@ mod msr_filter;
 pub mod passport;
 pub mod placement;
 mod processor_time;
+mod pursuit;
 mod quirks;
 mod run;
 mod state;

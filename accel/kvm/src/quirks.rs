@@ -1,12 +1,11 @@
-//! What this host's KVM does otherwise than the hardware it stands for, as far as the engine can work around it.
+//! How this host's KVM is used, by what was found out about it.
 //!
-//! Not responsible for: finding it out in full (the passport does), leaks that nothing here can close.
+//! Not responsible for: finding it out (the passport's probes), leaks that nothing here can close.
 
-use std::fs;
+use crate::passport::{Answers, DEVICE, Mode, Stop, ask};
+use crate::placement::Means;
 use std::path::Path;
-
-/// The kernel's module for a KVM in software.
-pub(crate) const SOFTWARE_MODULE: &str = "kvm_pvm";
+use std::sync::OnceLock;
 
 /// Which code KVM runs on the CPU itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -15,6 +14,16 @@ pub enum Native {
     All,
     /// 64-bit code of ring 3 only. The rest goes through the kernel's instruction emulator, slowly and not completely.
     User64,
+}
+
+impl Native {
+    /// The modes whose code is given to KVM.
+    pub const fn modes(self) -> &'static [Mode] {
+        match self {
+            Self::All => &Mode::ALL,
+            Self::User64 => &[Mode::LongRing3],
+        }
+    }
 }
 
 /// How a host's KVM is to be used.
@@ -26,6 +35,8 @@ pub struct Quirks {
     pub exact_window: bool,
     /// Guest page tables are shadowed: what others write into them reaches the shadow only when that is thrown away.
     pub shadow_paging: bool,
+    /// Where the guest can be stopped.
+    pub means: Means,
     /// How many steps the assistant goes on for after the instruction that it was called for: a move of the whole state costs more than
     /// many interpreted instructions. The run is the same whatever this says.
     pub stretch: u64,
@@ -39,6 +50,7 @@ impl Quirks {
         native: Native::All,
         exact_window: true,
         shadow_paging: false,
+        means: Means { single_step: true, breakpoints: true },
         stretch: 64,
         longest_stretch: 4096,
     };
@@ -48,20 +60,32 @@ impl Quirks {
         native: Native::User64,
         exact_window: false,
         shadow_paging: true,
+        means: Means { single_step: false, breakpoints: false },
         stretch: 256,
         longest_stretch: 4096,
     };
 
-    /// What the loaded modules say of this host.
-    pub fn of_host() -> Self {
-        let loaded = |module: &str| Path::new("/sys/module").join(module).exists();
-        if loaded(SOFTWARE_MODULE) {
-            return Self::SOFTWARE;
+    /// What the answers about a host come to.
+    pub fn of(host: &dyn Answers) -> Self {
+        // Whoever runs a kernel on the CPU runs everything there; where some old mode is emulated, it is so by a KVM that knows how.
+        let like = if host.is_native(Mode::LongRing0) { Self::HARDWARE } else { Self::SOFTWARE };
+        let exact = |stop, modes: &[Mode]| modes.iter().all(|mode| host.is_exact(stop, *mode));
+        Self {
+            exact_window: exact(Stop::Window, &Mode::ALL),
+            shadow_paging: ![Mode::LongRing0, Mode::LongRing3]
+                .iter()
+                .all(|mode| host.heeds_outside_writes(*mode)),
+            means: Means {
+                single_step: exact(Stop::SingleStep, like.native.modes()),
+                breakpoints: exact(Stop::Breakpoint, like.native.modes()),
+            },
+            ..like
         }
-        let nested_paging = ["kvm_intel/parameters/ept", "kvm_amd/parameters/npt"].iter().any(|parameter| {
-            let said = fs::read_to_string(Path::new("/sys/module").join(parameter)).unwrap_or_default();
-            matches!(said.trim(), "Y" | "1")
-        });
-        Self { shadow_paging: !nested_paging, ..Self::HARDWARE }
+    }
+
+    /// Those of this host, found out once in the life of the process. Where there is no KVM it does not matter.
+    pub fn of_host() -> Self {
+        static HOST: OnceLock<Quirks> = OnceLock::new();
+        *HOST.get_or_init(|| ask(Path::new(DEVICE), Self::of).unwrap_or(Self::SOFTWARE))
     }
 }

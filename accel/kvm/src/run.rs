@@ -64,11 +64,18 @@ impl Kvm {
 
     /// Whether this KVM runs code of the state's mode on the CPU. A software KVM's ring 3 has no steps and breakpoints of the guest's own,
     /// no #NM, and no I/O by privilege level.
-    fn is_native(&self, state: &CpuState) -> bool {
+    pub(crate) fn is_native(&self, state: &CpuState) -> bool {
         let unlike =
             state.rflags & (TF | IOPL) != 0 || state.dr7 & 0xff != 0 || state.cr0 & (CR0_TS | CR0_EM) != 0;
         let user = state.cpl == 3 && state.efer & EFER_LMA != 0 && state.seg[CS].has(attr::L);
         self.quirks.native == Native::All || (user && !unlike)
+    }
+
+    /// Whether nothing is left over from the last instruction that KVM would not hold.
+    pub(crate) fn is_clean(&self, state: &CpuState) -> bool {
+        // What a software KVM says of RF is not the guest's own.
+        let resumes = state.rflags & RF != 0 && self.quirks.native == Native::User64;
+        !(state.halted || state.pending_debug != 0 || state.shadow != 0 || resumes)
     }
 
     /// The state is with the assistant: it stays there while something waits that KVM would not do exactly.
@@ -76,9 +83,7 @@ impl Kvm {
         let state = self.assistant.save()?;
         let waits = want.nmi
             || (want.interrupt && (!self.quirks.exact_window || self.quirks.native == Native::User64));
-        // What a software KVM says of RF is not the guest's own.
-        let resumes = state.rflags & RF != 0 && self.quirks.native == Native::User64;
-        if state.halted || state.pending_debug != 0 || state.shadow != 0 || resumes || waits {
+        if !self.is_clean(&state) || waits {
             return self.assist(Assist::Delivery, self.stretch, io);
         }
         if !self.is_native(&state) {
@@ -146,21 +151,25 @@ impl Kvm {
     }
 
     /// Lets the guest run in KVM until it leaves, and does what it left for.
-    fn enter(&mut self, mut want: Attention, io: &mut dyn CpuIo) -> Result<Next, EngineError> {
+    fn enter(&mut self, want: Attention, io: &mut dyn CpuIo) -> Result<Next, EngineError> {
+        let (left, other) = self.leave_for(io)?;
+        self.handle(left, other.unwrap_or(want), io)
+    }
+
+    /// Lets the guest run in KVM until it leaves. What the machine wants then, if that is something else now.
+    pub(crate) fn leave_for(&mut self, io: &mut dyn CpuIo) -> Result<(Left, Option<Attention>), EngineError> {
         let priority = io.cr8_read(gemel_machine::Vcpu::position(self));
         self.guest.set_cr8(priority);
         self.entries += 1;
         let left = self.guest.enter()?;
         self.figures.left(kind_of(&left));
         let now = self.guest.cr8();
-        if now != priority {
-            want = io.cr8_write(gemel_machine::Vcpu::position(self), now);
-        }
-        self.handle(left, want, io)
+        let want = (now != priority).then(|| io.cr8_write(gemel_machine::Vcpu::position(self), now));
+        Ok((left, want))
     }
 
     /// A run ends between two exits: whatever KVM has begun is finished, or was not begun.
-    fn settle(&mut self, io: &mut dyn CpuIo) -> Result<(), EngineError> {
+    pub(crate) fn settle(&mut self, io: &mut dyn CpuIo) -> Result<(), EngineError> {
         if self.home == Home::Assistant {
             return Ok(());
         }

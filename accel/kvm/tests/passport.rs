@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot read its input has failed
 
+use gemel_kvm::Quirks;
 use gemel_kvm::passport::{
     Access, DEVICE, DirtyLog, Execution, Leak, Measured, Mode, Passport, Stopped, Treatment, VERSION,
     Virtualization, compare, refusal,
@@ -29,9 +30,16 @@ fn hardware() -> Passport {
         mode.breakpoint = Measured::Found(Stopped::Exactly);
         mode.instructions.insert("cpuid".into(), Measured::Found(Treatment::Masked));
     }
+    findings.tables.outside_writes.values_mut().for_each(|heeded| *heeded = Measured::Found(true));
     findings.syscall = Measured::Found(Execution::Right);
     findings.int_n = Measured::Found(Execution::Right);
     passport
+}
+
+#[test]
+fn the_engine_uses_a_host_by_its_passport() {
+    assert_eq!(Quirks::of(software_zen4().findings.as_ref().unwrap()), Quirks::SOFTWARE);
+    assert_eq!(Quirks::of(hardware().findings.as_ref().unwrap()), Quirks::HARDWARE);
 }
 
 fn names(passport: &Passport, model: &str) -> Vec<Leak> {
@@ -59,9 +67,9 @@ fn a_software_kvm_is_no_place_for_a_kernel_and_hides_nothing_from_ring_3() {
     assert_eq!(names(&passport, "x86-64-v2,-tsc,+bmi1,+lzcnt"), [Cpuid]);
     assert_eq!(names(&passport, "x86-64-v3"), [Tsc, Cpuid, Rdrand, Rdseed]);
 
-    // A KVM that is given all of it is told by what it does.
+    // One that runs ring 0 on the CPU is given all of it.
     let mut other = passport.clone();
-    other.kvm = Access::Usable { api: 12, modules: vec!["kvm".into(), "kvm_other".into()] };
+    other.findings.as_mut().unwrap().modes.get_mut(&Mode::LongRing0).unwrap().rate = Measured::Found(5000.0);
     assert_eq!(names(&other, "x86-64-v2,-tsc"), [Cpuid, Tzcnt, Lzcnt, Syscall, Int]);
     // Offered, TZCNT is missing in the emulator.
     assert_eq!(names(&other, "x86-64-v3"), [Tsc, Cpuid, Rdrand, Rdseed, Tzcnt, Lzcnt, Syscall, Int]);
@@ -186,6 +194,10 @@ fn this_host_is_measured() {
     {
         assert_eq!(passport.cpu.features.iter().any(|feature| feature == name), has(flag), "{name}");
     }
+    // What the engine asks for itself, more quickly, comes to the same.
+    let asked = std::time::Instant::now();
+    assert_eq!(Quirks::of_host(), Quirks::of(findings));
+    println!("{:?} asked for in {:?}", Quirks::of_host(), asked.elapsed());
     let ring_3 = &findings.modes[&Mode::LongRing3];
     assert!(ring_3.rate.found().is_some_and(|rate| *rate > 0.0), "{:?}", ring_3.rate);
     let treatments = ring_3.instructions.values();

@@ -14,7 +14,6 @@ use crate::ram::GuestRam;
 use crate::vcpu::{Aim, Attention, CpuIo, EngineError, Exit, Query, Vcpu};
 use crate::world::{At, Stop, StopAt, World};
 use gemel_x86::msr;
-use gemel_x86::segment::CS;
 use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -154,8 +153,9 @@ impl Machine {
                 if made - began > landing.within {
                     return Err(world.missed(at, landing, made - began).into());
                 }
-                let Position { rip, rcx, .. } = landing.position;
-                self.vcpu.aim(Aim { rip: Some(rip), rcx: Some(rcx), ..Aim::NONE });
+                let Landing { position: Position { rip, rcx, .. }, linear, within, .. } = landing;
+                let steps = (within - (made - began)).saturating_add(1);
+                self.vcpu.aim(Aim { steps, rip: Some(rip), rcx: Some(rcx), linear });
                 wanted.count = at.position.count.saturating_add(1);
             }
             let made = self.vcpu.steps().at_most;
@@ -230,8 +230,8 @@ impl Machine {
     /// Host trouble of the engine.
     pub fn landing(&mut self) -> Result<Landing, EngineError> {
         let within = self.vcpu.steps().at_most.saturating_sub(self.exit_not_before);
-        let cs_base = self.vcpu.save()?.seg[CS].base;
-        Ok(Landing { position: self.vcpu.position(), digest: self.digest()?, cs_base, within })
+        let linear = self.vcpu.save()?.linear_rip();
+        Ok(Landing { position: self.vcpu.position(), digest: self.digest()?, linear, within })
     }
 
     /// Whether the machine is at a landing. What is cheap to compare comes first.

@@ -45,8 +45,8 @@ pub struct Landing {
     pub position: Position,
     /// The machine's digest there.
     pub digest: Digest,
-    /// Base of CS there: a hardware breakpoint knows linear addresses only.
-    pub cs_base: u64,
+    /// The linear address of the instruction there: a hardware breakpoint knows no other.
+    pub linear: u64,
     /// From the exit before it to there are at most so many steps: a search that has made more is in vain.
     pub within: u64,
 }

@@ -37,17 +37,20 @@ pub enum Exit {
 /// A boundary at which [`Vcpu::run`] comes back with [`Exit::Yield`], whatever the count.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Aim {
-    /// After this many steps: instructions, REP iterations, deliveries. Not zero.
+    /// After this many steps: instructions, REP iterations, deliveries. Not zero. On its way to an address an engine that does not count
+    /// them takes it for a measure of how far that can be.
     pub steps: u64,
     /// At the first boundary after at least one step where RIP is this.
     pub rip: Option<u64>,
     /// And where RCX is this too, as in [`Position`]: a loop comes by an address a million times, and mostly counts in RCX.
     pub rcx: Option<u64>,
+    /// The linear address that RIP stands for there, where it is given.
+    pub linear: u64,
 }
 
 impl Aim {
     /// Nowhere.
-    pub const NONE: Self = Self { steps: u64::MAX, rip: None, rcx: None };
+    pub const NONE: Self = Self { steps: u64::MAX, rip: None, rcx: None, linear: 0 };
     /// The next boundary.
     pub const STEP: Self = Self { steps: 1, ..Self::NONE };
 }

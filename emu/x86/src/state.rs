@@ -301,6 +301,15 @@ impl CpuState {
     /// Version of the table; changes with every change to an element.
     pub const VERSION: u16 = 3;
 
+    /// The linear address that RIP stands for.
+    pub fn linear_rip(&self) -> u64 {
+        let code = &self.seg[crate::segment::CS];
+        if self.efer & crate::control::EFER_LMA != 0 && code.has(crate::segment::attr::L) {
+            return self.rip;
+        }
+        code.base.wrapping_add(self.rip) & 0xffff_ffff
+    }
+
     /// The digest of the byte form (xxh3, 64 bits). FpuVendor elements count as zero unless `like_cpus`.
     pub fn digest(&self, like_cpus: bool) -> u64 {
         if like_cpus {

@@ -6,6 +6,7 @@ use crate::exit::Ending;
 use crate::options::ReportOptions;
 use crate::world::unit;
 use anyhow::{Context, Result};
+use gemel_kvm::placement::Choice;
 use gemel_kvm::{Assist, Figures, Leaving};
 use gemel_machine::{At, Digest, Reckoning};
 use rustix::time::{ClockId, clock_gettime};
@@ -69,9 +70,12 @@ fn kvm(figures: &Figures) -> Value {
         Leaving::ALL.iter().map(|kind| (kind.text().into(), figures.leavings(*kind).into())).collect();
     let assists: Map<_, _> =
         Assist::ALL.iter().map(|cause| (cause.text().into(), figures.assists(*cause).into())).collect();
+    let aims: Map<_, _> =
+        Choice::ALL.iter().map(|way| (way.text().into(), figures.placements(*way).into())).collect();
     json!({
         "exits": exits,
         "assists": assists,
+        "aims": aims,
         "interrupts": figures.interrupts(),
         "kicks": figures.kicks(),
         "moves": figures.moves(),

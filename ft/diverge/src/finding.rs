@@ -36,7 +36,7 @@ pub struct Instruction {
 impl Instruction {
     /// The instruction at CS:RIP; `None` where nothing can be fetched.
     pub(crate) fn at(ram: &GuestRam, s: &CpuState) -> Option<Self> {
-        let (linear, bits) = (linear::code_address(s), linear::width(s));
+        let (linear, bits) = (s.linear_rip(), linear::width(s));
         let bytes = linear::instruction(ram, s)?;
         let instruction = Decoder::with_ip(bits, &bytes, s.rip, DecoderOptions::NONE).iter().next()?;
         let mut text = String::new();

@@ -27,13 +27,8 @@ pub(crate) fn width(s: &CpuState) -> u32 {
     }
 }
 
-/// The linear address of CS:RIP.
-pub(crate) fn code_address(s: &CpuState) -> u64 {
-    if width(s) == 64 { s.rip } else { s.seg[CS].base.wrapping_add(s.rip) & 0xffff_ffff }
-}
-
 /// The bytes of the instruction at CS:RIP and what follows it; `None` where nothing can be fetched.
 pub(crate) fn instruction(ram: &GuestRam, s: &CpuState) -> Option<Vec<u8>> {
-    let bytes = read(ram, s, code_address(s), 15);
+    let bytes = read(ram, s, s.linear_rip(), 15);
     (!bytes.is_empty()).then_some(bytes)
 }

@@ -223,9 +223,9 @@ fn put_body(out: &mut Vec<u8>, at: &At, body: &Body) {
         Body::Answer(value) => out.extend_from_slice(&value.to_le_bytes()),
         Body::Time => {}
         Body::Wake(time) => put(out, time.0.saturating_sub(at.time.0)),
-        Body::Landing { digest, cs_base, within } => {
+        Body::Landing { digest, linear, within } => {
             put_digest(out, digest);
-            put(out, *cs_base);
+            put_difference(out, at.position.rip, *linear);
             put(out, *within);
         }
         Body::Digest(digest) => put_digest(out, digest),
@@ -356,6 +356,10 @@ impl Decoder {
                 let woken = time.0.checked_add(later);
                 Body::Wake(VirtTime(woken.ok_or(Damage::Content("a time beyond 64 bits"))?))
             }
+            // And this as the one to RIP.
+            Body::Landing { digest, linear, within } => {
+                Body::Landing { digest, linear: rip.wrapping_add(linear), within }
+            }
             body => body,
         };
         if !bytes.0.is_empty() {
@@ -403,7 +407,7 @@ fn take_other(bytes: &mut Taker<'_>, kind: u8) -> Result<Body, Damage> {
         WAKE => bytes.varint().map(|later| Body::Wake(VirtTime(later))),
         LANDING => {
             let digest = take_digest(bytes)?;
-            Ok(Body::Landing { digest, cs_base: bytes.varint()?, within: bytes.varint()? })
+            Ok(Body::Landing { digest, linear: bytes.difference(0)?, within: bytes.varint()? })
         }
         DIGEST => take_digest(bytes).map(Body::Digest),
         END => {

@@ -50,8 +50,8 @@ pub enum Body {
     Landing {
         /// The machine's digest there.
         digest: Digest,
-        /// Base of CS.
-        cs_base: u64,
+        /// RIP's linear address.
+        linear: u64,
         /// The machine gets there within so many steps from the exit before.
         within: u64,
     },
@@ -80,8 +80,8 @@ impl Entry {
     /// The boundary that a [`Body::Landing`] describes.
     pub fn landing(&self) -> Option<Landing> {
         match self.body {
-            Body::Landing { digest, cs_base, within } => {
-                Some(Landing { position: self.at.position, digest, cs_base, within })
+            Body::Landing { digest, linear, within } => {
+                Some(Landing { position: self.at.position, digest, linear, within })
             }
             _ => None,
         }

@@ -95,7 +95,7 @@ fn sampled_entries() -> Vec<Entry> {
         (at(2, port, 0, 19_000), Body::Time),
         (at(3, port + 1, 7, 19_000), Body::Wake(VirtTime(1_000_250))),
         (at(3, clock, 0, 1_000_300), Body::Time),
-        (at(3, 0x40_1000, 9, 1_000_300), Body::Landing { digest, cs_base: 0, within: 2_000_000 }),
+        (at(3, 0x40_1000, 9, 1_000_300), Body::Landing { digest, linear: 0x40_1000, within: 2_000_000 }),
         (at(3, 0x40_1000, 9, 1_000_300), Body::Wake(VirtTime(2_000_250))),
         (at(3, 0x40_1000, 9, 2_000_250), input(Input::Key(vec![0x1c]))),
         (at(5, port, 0, 9_000_000), Body::Time),
@@ -349,7 +349,7 @@ fn random_entry(n: &mut Numbers, previous: At, sampled: bool) -> Entry {
             Body::Input { input, number }
         }
         12 => Body::Wake(VirtTime(time + n.any() % (1 << 40))),
-        13 => Body::Landing { digest, cs_base: n.any(), within: n.any() },
+        13 => Body::Landing { digest, linear: n.any(), within: n.any() },
         _ => Body::Digest(digest),
     };
     Entry { at: at(count, n.any(), n.any(), time), body }

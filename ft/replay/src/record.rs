@@ -161,8 +161,8 @@ impl<W: World, S: EntrySink> Record<W, S> {
 }
 
 fn entry_of(at: At, landing: Landing) -> Entry {
-    let Landing { digest, cs_base, within, .. } = landing;
-    Entry { at, body: Body::Landing { digest, cs_base, within } }
+    let Landing { digest, linear, within, .. } = landing;
+    Entry { at, body: Body::Landing { digest, linear, within } }
 }
 
 /// The first multiple of `epoch` beyond `count`.

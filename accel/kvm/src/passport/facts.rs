@@ -221,6 +221,9 @@ pub struct TableFindings {
     pub speculation_shows: Measured<bool>,
     /// Whether the dirty log names page tables that were only read by a walk.
     pub walks_dirty: Measured<bool>,
+    /// Whether a walk finds what user space wrote into the tables, by mode; older passports do not say.
+    #[serde(default)]
+    pub outside_writes: BTreeMap<Mode, Measured<bool>>,
 }
 
 /// How exact the dirty log is.

@@ -5,6 +5,7 @@
 //! Every program runs for a bounded time, and the whole check ends within a few seconds. Where something cannot be measured, the
 //! passport says why.
 
+mod answers;
 mod compare;
 mod costs;
 mod counter;
@@ -21,6 +22,8 @@ mod tsc;
 mod walks;
 mod watchdog;
 
+pub(crate) use answers::ask;
+pub use answers::{Answers, Stop};
 pub use compare::{Comparison, Engine, Fit, compare};
 pub use facts::{
     Access, CounterFindings, Cpu, DirtyLog, Execution, Findings, Measured, ModeFindings, NATIVE, Passport,

@@ -4,7 +4,7 @@
 
 use super::facts::{Access, DirtyLog, Execution, Findings, Measured, Passport, Stopped, Treatment};
 use super::stage::Mode;
-use crate::quirks::SOFTWARE_MODULE;
+use crate::quirks::Quirks;
 use gemel_x86::{CpuModel, Feature};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -114,22 +114,13 @@ impl Passport {
     /// The leaks that a guest of this model meets if it executes all that the model offers. None where KVM cannot be used.
     pub fn leaks(&self, model: &CpuModel) -> Vec<Met> {
         let Some(findings) = &self.findings else { return Vec::new() };
-        let modes = self.modes_of_kvm(findings);
+        // Code of other modes is executed by the engine's assistant, which leaks nothing.
+        let modes = Quirks::of(findings).native.modes();
         let met = |leak: Leak| {
-            let what = findings.meets(leak, model, &modes)?;
+            let what = findings.meets(leak, model, modes)?;
             Some(Met { leak, what, remedy: leak.remedy() })
         };
         Leak::ALL.into_iter().filter_map(met).collect()
-    }
-
-    /// The modes whose code the engine gives to KVM on this host. Code of others is executed by its assistant, which leaks nothing.
-    fn modes_of_kvm(&self, findings: &Findings) -> Vec<Mode> {
-        match &self.kvm {
-            Access::Usable { modules, .. } if modules.iter().any(|name| name == SOFTWARE_MODULE) => {
-                vec![Mode::LongRing3]
-            }
-            _ => findings.modes.keys().copied().collect(),
-        }
     }
 
     /// Why KVM on this host cannot take the interpreter's place, in sentences. None: it can.

@@ -7,6 +7,7 @@ use super::guests::Program;
 use super::stage::{self, CODE, HANDLERS, Mode, RAM};
 use super::watchdog::Watchdog;
 use crate::processor_time::processor_time;
+use gemel_x86::control::CR4_PGE;
 use kvm_bindings::{
     KVM_GUESTDBG_ENABLE, KVM_MEM_LOG_DIRTY_PAGES, Msrs, kvm_guest_debug, kvm_msr_entry, kvm_regs, kvm_sregs,
     kvm_userspace_memory_region,
@@ -117,9 +118,22 @@ impl<'a> Sandbox<'a> {
             self.write(at, u64::from_le_bytes(word));
         }
         self.debug(0, &[])?;
+        self.start(change)
+    }
+
+    /// Puts the vCPU before the program that was loaded, and drops its translations. `change` has the last word on the registers.
+    ///
+    /// # Errors
+    /// What KVM refused.
+    pub fn start(&mut self, change: impl FnOnce(&mut kvm_regs, &mut kvm_sregs)) -> Probe<()> {
         let mut sregs = self.vcpu.get_sregs().map_err(refused("system registers not told"))?;
-        let mut regs = stage::registers(mode, &mut sregs);
+        let mut regs = stage::registers(self.mode, &mut sregs);
         change(&mut regs, &mut sregs);
+        if self.mode.is_long() {
+            // A change of CR4.PGE drops every translation (SDM 3A 4.10.4.1).
+            let other = kvm_sregs { cr4: sregs.cr4 ^ CR4_PGE, ..sregs };
+            self.vcpu.set_sregs(&other).map_err(refused("CR4.PGE not taken"))?;
+        }
         self.vcpu.set_sregs(&sregs).map_err(refused("system registers not taken"))?;
         self.vcpu.set_regs(&regs).map_err(refused("registers not taken"))
     }

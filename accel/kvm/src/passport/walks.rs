@@ -37,6 +37,7 @@ pub fn measure(bench: &Bench, modules: &[String]) -> TableFindings {
         bits_exact: long.map(|mode| (mode, bits_exact(bench, mode).into())).into(),
         speculation_shows: speculation(bench).into(),
         walks_dirty: walks_dirty(bench).into(),
+        outside_writes: long.map(|mode| (mode, outside_writes(bench, mode).into())).into(),
     }
 }
 
@@ -94,6 +95,29 @@ fn walks_dirty(bench: &Bench) -> Probe<bool> {
         return unexpected(left);
     }
     Ok(sandbox.dirty()? & TABLES != 0)
+}
+
+/// Whether a page table's entry that user space writes while the guest is out is what its next walk finds. Whoever keeps a shadow of the
+/// tables learns of such a write from nobody.
+///
+/// # Errors
+/// Why the program did not run.
+pub fn outside_writes(bench: &Bench, mode: Mode) -> Probe<bool> {
+    let mut sandbox = bench.sandbox()?;
+    let mut read = [0; 2];
+    sandbox.load(mode, guests::load(), |_, _| ())?;
+    sandbox.write(DATA, 1);
+    sandbox.write(OTHER_DATA, 2);
+    for value in &mut read {
+        sandbox.start(|regs, _| regs.rdi = DATA)?;
+        let left = sandbox.run()?;
+        if left != Left::Done {
+            return unexpected(left);
+        }
+        *value = sandbox.regs()?.rax & 0xff;
+        sandbox.write(leaf(DATA), sandbox.read(leaf(OTHER_DATA)));
+    }
+    Ok(read == [1, 2])
 }
 
 /// Two stores and a load: whether the log names two pages.

@@ -32,7 +32,6 @@ impl Way for ByBreakpoint {
         if self.hits >= self.most_hits {
             return Ok(Came::Spent);
         }
-        self.hits += 1;
         // A breakpoint is a fault: where the guest stands on it, it hits again before anything is executed (SDM 3B 18.3.1.1, and KVM
         // does not set RF). And between the iterations of a REP it does not hit at all. A step does away with both.
         let mut returned = guest.step()?;
@@ -41,6 +40,7 @@ impl Way for ByBreakpoint {
                 return Ok(Came::Exit);
             }
             if guest.rip()? == target.rip {
+                self.hits += 1;
                 return Ok(Came::Here);
             }
             if returned == Return::Signal {

@@ -2,6 +2,7 @@
 //!
 //! Not responsible for: going there.
 
+use super::ByBreakpoint;
 use gemel_machine::Aim;
 
 /// What this host's KVM does exactly, at every privilege level that the guest can come to. A breakpoint that holds in ring 0 and is passed
@@ -17,42 +18,44 @@ pub struct Means {
 /// How an aim is reached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Choice {
-    /// There is no aim: the guest runs.
-    Free,
-    /// In single steps on the vCPU.
-    Steps,
     /// By breakpoint on the vCPU.
     Breakpoint,
+    /// In single steps on the vCPU. For tests: microseconds for each.
+    Steps,
     /// The assistant interprets up to it.
     Assistant,
 }
 
+impl Choice {
+    /// All of them, in order.
+    pub const ALL: &'static [Self] = &[Self::Breakpoint, Self::Steps, Self::Assistant];
+
+    /// A word or two for a table.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Breakpoint => "by breakpoint",
+            Self::Steps => "in steps",
+            Self::Assistant => "interpreted",
+        }
+    }
+}
+
 impl Means {
-    /// Hits of one breakpoint before the assistant takes over. A kick comes once in a millisecond, which is up to 4 million instructions,
-    /// so the assistant needs some 15 ms from the last exit to a landing; a hit costs two exits and a comparison, some 15 us on
-    /// VT-x or AMD-V. So after a thousand hits as much is spent as the assistant takes for the whole way, and no choice made
-    /// in advance would be better than twice as fast (the ski-rental argument).
+    /// Hits of one breakpoint before the assistant takes over. A kick comes every two milliseconds, which is up to 8 million instructions,
+    /// so the assistant needs some 30 ms from the last exit to a landing; a hit costs two exits, a step of the assistant's and a
+    /// comparison, some 30 us on VT-x or AMD-V. So after a thousand hits as much is spent as the assistant takes for the whole way, and no
+    /// choice made in advance would be better than twice as fast (the ski-rental argument).
     pub const HITS: u32 = 1_000;
 
-    /// Steps made on the vCPU rather than in the assistant, to which a state goes and from which it comes back at the price of about
-    /// this many.
-    pub const STEPS: u64 = 16;
+    /// The way to `aim`. What is counted in steps only the assistant counts.
+    pub const fn choose(self, aim: Aim) -> Choice {
+        if aim.rip.is_some() && self.breakpoints { Choice::Breakpoint } else { Choice::Assistant }
+    }
+}
 
-    /// The way to `aim`. `spent`: the breakpoint had its [`Means::HITS`] without reaching it.
-    pub fn choose(self, aim: Aim, spent: bool) -> Choice {
-        match aim {
-            Aim::NONE => Choice::Free,
-            Aim { steps, .. } if steps != u64::MAX => {
-                if steps <= Self::STEPS && self.single_step && aim.rip.is_none() {
-                    Choice::Steps
-                } else {
-                    Choice::Assistant
-                }
-            }
-            // Getting off the breakpoint takes a step.
-            Aim { .. } if self.breakpoints && self.single_step && !spent => Choice::Breakpoint,
-            Aim { .. } => Choice::Assistant,
-        }
+impl Default for ByBreakpoint {
+    fn default() -> Self {
+        Self::new(Means::HITS)
     }
 }
 
@@ -61,21 +64,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_breakpoint_is_used_only_where_it_holds_and_only_so_often() {
-        let all = Means { single_step: true, breakpoints: true };
+    fn a_breakpoint_is_used_only_where_it_holds_and_only_for_an_address() {
+        let (all, none) =
+            (Means { single_step: true, breakpoints: true }, Means { single_step: true, breakpoints: false });
         let at = Aim { rip: Some(0x1000), ..Aim::NONE };
-        assert_eq!(all.choose(at, false), Choice::Breakpoint);
-        assert_eq!(all.choose(at, true), Choice::Assistant);
-        assert_eq!(Means { breakpoints: false, ..all }.choose(at, false), Choice::Assistant);
-        assert_eq!(Means { single_step: false, ..all }.choose(at, false), Choice::Assistant);
-    }
-
-    #[test]
-    fn few_steps_are_made_on_the_vcpu_and_many_interpreted() {
-        let all = Means { single_step: true, breakpoints: true };
-        assert_eq!(all.choose(Aim::NONE, false), Choice::Free);
-        assert_eq!(all.choose(Aim::STEP, false), Choice::Steps);
-        assert_eq!(all.choose(Aim { steps: 1 << 20, ..Aim::NONE }, false), Choice::Assistant);
-        assert_eq!(Means { single_step: false, ..all }.choose(Aim::STEP, false), Choice::Assistant);
+        assert_eq!(all.choose(at), Choice::Breakpoint);
+        assert_eq!(all.choose(Aim { steps: 1 << 20, ..at }), Choice::Breakpoint);
+        assert_eq!(none.choose(at), Choice::Assistant);
+        assert_eq!(all.choose(Aim::STEP), Choice::Assistant);
     }
 }

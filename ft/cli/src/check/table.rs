@@ -145,6 +145,12 @@ impl Table {
                 if *exact { "exact".into() } else { "INEXACT".into() }
             },
         );
+        self.row(
+            "tables written outside",
+            findings,
+            |mode| tables.outside_writes.get(&mode).cloned(),
+            |heeded| if *heeded { "heeded".into() } else { "STALE".into() },
+        );
         self.text.push('\n');
         for (n, note) in std::mem::take(&mut self.notes).iter().enumerate() {
             self.line("", format_args!("[{}] {note}", n + 1));

@@ -87,7 +87,7 @@ fn replayed(engine: Make<'_>, entries: &[Entry]) -> Result<Result<Conclusion, Ru
 /// A run without exits is found again where it was stopped; a landing that it does not come by ends in a divergence that says so.
 pub fn endless(recording: Make<'_>, replaying: Make<'_>) -> Result<()> {
     let entries = recorded(recording)?;
-    let [landing @ Entry { body: Body::Landing { digest, cs_base, within }, .. }, end] = entries.as_slice()
+    let [landing @ Entry { body: Body::Landing { digest, linear, within }, .. }, end] = entries.as_slice()
     else {
         bail!("not a landing and an end: {entries:?}");
     };
@@ -97,7 +97,7 @@ pub fn endless(recording: Make<'_>, replaying: Make<'_>) -> Result<()> {
         let mut entry = landing.clone();
         entry.at.position.rip ^= rip;
         let digest = Digest { ram: digest.ram ^ ram, ..*digest };
-        entry.body = Body::Landing { digest, cs_base: *cs_base, within: SOON };
+        entry.body = Body::Landing { digest, linear: *linear, within: SOON };
         entry
     };
     // The same address and registers with other memory, and an address that the guest does not come to.

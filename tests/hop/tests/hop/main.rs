@@ -9,7 +9,8 @@ mod recorded;
 
 use anyhow::{Context, Result, bail, ensure};
 use gemel_interp::Interp;
-use gemel_kvm::Kvm;
+use gemel_kvm::placement::Choice;
+use gemel_kvm::{Kvm, Native, Quirks};
 use gemel_machine::{CountKind, GuestRam, Machine, Until, Vcpu};
 use gemel_replay::Conclusion;
 use gemel_system_tests::engine::Engine;
@@ -36,6 +37,24 @@ fn interpreter(model: &CpuModel, ram: &Arc<GuestRam>) -> Result<Box<dyn Vcpu>> {
 
 fn kvm(model: &CpuModel, ram: &Arc<GuestRam>) -> Result<Box<dyn Vcpu>> {
     Ok(Box::new(Kvm::new(model.clone(), Arc::clone(ram), interpreter(model, ram)?)?))
+}
+
+/// KVM that is given everything, and finds boundaries between two exits by breakpoint, whatever is known of this host.
+fn kvm_by_breakpoint(model: &CpuModel, ram: &Arc<GuestRam>) -> Result<Box<dyn Vcpu>> {
+    let quirks = Quirks { native: Native::All, ..Quirks::of_host() };
+    let kvm = Kvm::with_quirks(model.clone(), Arc::clone(ram), interpreter(model, ram)?, quirks)?;
+    Ok(Box::new(kvm.placing(Choice::Breakpoint)))
+}
+
+/// Records `kernel` on one engine and replays it on another.
+fn replayed(kernel: &str, recording: Make<'_>, replaying: Make<'_>) -> Result<()> {
+    let recorded = Recorded::new(&Kernel::obtain(kernel)?, recording)?;
+    let (mut machine, mut world) = (recorded.machine(replaying)?, recorded.replay()?);
+    let outcome = machine.run(&mut world);
+    match world.conclude(&mut machine, outcome).map_err(describe)? {
+        Conclusion::Complete { .. } => Ok(()),
+        other => bail!("{other:?}"),
+    }
 }
 
 /// Records `kernel` on the first kind of engine, and replays it on both in turn. The first is left at counts, the second anywhere.
@@ -103,6 +122,8 @@ fn main() -> ExitCode {
         hops("kvm_longmode", "longmode", kvm),
         hops("kvm_realmode", "realmode", kvm),
         hops("kvm_protected", "protected", kvm),
+        trial("kvm_realmode_by_breakpoint", || replayed("realmode", &interpreter, &kvm_by_breakpoint)),
+        endless("kvm_endless_by_breakpoint", kvm_by_breakpoint, kvm_by_breakpoint),
         endless("interpreters_endless", interpreter, interpreter),
         endless("kvm_endless", kvm, kvm),
         endless("kvm_endless_for_an_interpreter", kvm, interpreter),
