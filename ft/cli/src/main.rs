@@ -7,6 +7,7 @@ mod accel;
 mod check;
 mod checker;
 mod console;
+mod control;
 mod copies;
 mod demo;
 mod diff;
@@ -79,6 +80,9 @@ enum Command {
     /// The host's passport: what its KVM does with a guest, and whether another host fits
     #[command(after_help = exit::TABLE)]
     Check(check::Args),
+    /// Tells a running guest's control socket what to do: keys, power button, power off, reset
+    #[command(after_help = exit::TABLE)]
+    Control(control::Args),
     /// Makes the keys by which the sides of a pair, consoles and gateways know each other over TCP
     Keys {
         #[command(subcommand)]
@@ -111,6 +115,7 @@ fn main() -> ExitCode {
             Command::Checker(args) => checker::run(args),
             Command::Diff(args) => diff::run(args),
             Command::Check(args) => check::run(args),
+            Command::Control(args) => control::run(args),
             Command::Keys { command } => keys::run(command),
             Command::Log { command: LogCommand::Show(args) } => log_show::run(args),
         },

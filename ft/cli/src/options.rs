@@ -75,7 +75,7 @@ pub struct WorldOptions {
     /// Its lines.
     #[command(flatten)]
     pub lines: LineOptions,
-    /// A control socket: JSON lines (status, key, powerdown, quit)
+    /// A control socket: JSON lines (status, key, powerdown, poweroff, reset, quit); gemel control speaks to it
     #[arg(long, value_name = "SOCKET")]
     pub control: Option<PathBuf>,
 }

@@ -10,16 +10,16 @@ use crate::replay::keep_evidence;
 use crate::report::{Report, Stopwatch};
 use crate::trust::TrustOptions;
 use anyhow::{Context, Result, bail};
-use gemel_host::control::Control;
+use gemel_host::control::{Attendant, Control};
 use gemel_host::inbox::Source;
 use gemel_host::outputs::Null;
 use gemel_host::{Inbox, Outputs, QuitReason, signals};
 use gemel_kvm::Figures;
 use gemel_log::{Header, LogWriter};
 use gemel_machine::Machine;
-use gemel_pair::protocol::{StopReason, Timing};
+use gemel_pair::protocol::{Phase, StopReason, Timing};
 use gemel_pair::shell::{Address, DirectoryArbiter, Ended, Options, ReportFn, Surroundings};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fs::File;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -49,7 +49,7 @@ pub struct PairOptions {
     /// Milliseconds of guest time that the secondary may be behind, idle time not counted, before the primary's guest waits for it
     #[arg(long, value_name = "MS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     pub max_lag: u64,
-    /// A control socket: JSON lines (status, key, powerdown, quit). Keys for a side that is not live wait until it is
+    /// A control socket: JSON lines (status, key, powerdown, poweroff, reset, quit). Keys for a side that is not live wait until it is
     #[arg(long, value_name = "SOCKET")]
     pub control: Option<PathBuf>,
     #[command(flatten)]
@@ -167,12 +167,30 @@ impl Surround {
         signals::install(inbox)?;
         let report: Arc<OnceLock<ReportFn>> = Arc::default();
         let told = Arc::clone(&report);
-        let status = move || {
-            let figures = told.get().and_then(|report| serde_json::to_value(report()).ok());
-            json!({ "role": role, "pair": figures })
-        };
-        let control = control.map(|path| Control::open(path, inbox, Arc::new(status))).transpose()?;
+        let control = control
+            .map(|path| Control::open(path, inbox, Arc::new(Attended { role, report: told })))
+            .transpose()?;
         Ok(Self { inbox: Arc::clone(inbox), report, _console: inbox.source(), _control: control })
+    }
+}
+
+/// What the control socket can tell of a side, and do with it.
+struct Attended {
+    role: &'static str,
+    report: Arc<OnceLock<ReportFn>>,
+}
+
+impl Attendant for Attended {
+    fn status(&self) -> Value {
+        let figures = self.report.get().and_then(|report| serde_json::to_value(report()).ok());
+        json!({ "role": self.role, "pair": figures })
+    }
+
+    fn takes_inputs(&self) -> Result<(), String> {
+        match self.report.get().map(|report| report().figures.phase) {
+            Some(Phase::Primary | Phase::Live) => Ok(()),
+            _ => Err("this side does not have the guest now; ask the side that does".into()),
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 
 use crate::options::{Clock, LineOptions, WorldOptions};
 use anyhow::{Result, bail};
-use gemel_host::control::{Control, StatusFn};
+use gemel_host::control::{Attendant, Control};
 use gemel_host::outputs::{ByteSink, Null};
 use gemel_host::{
     Disks, HostError, Inbox, Inputs, Live, Outputs, Pacer, SERIAL_PORTS, SerialSpec, Status, signals,
@@ -82,8 +82,8 @@ impl WorldOptions {
     ///
     /// # Errors
     /// A path that cannot be used.
-    pub fn open_control(&self, inbox: &Arc<Inbox>, status: StatusFn) -> Result<Option<Control>> {
-        Ok(self.control.as_ref().map(|path| Control::open(path, inbox, status)).transpose()?)
+    pub fn open_control(&self, inbox: &Arc<Inbox>, attendant: Arc<dyn Attendant>) -> Result<Option<Control>> {
+        Ok(self.control.as_ref().map(|path| Control::open(path, inbox, attendant)).transpose()?)
     }
 }
 

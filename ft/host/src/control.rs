@@ -1,12 +1,14 @@
 //! The control socket: JSON lines, one command each (docs/control-socket.md).
 //!
-//! Not responsible for: what a status contains (the caller's closure says), when a key reaches the guest (`inputs`).
+//! Not responsible for: what a status contains and what else this run can do (its [`Attendant`] says), when an input reaches the
+//! guest (`inputs`).
 
 use crate::error::HostError;
 use crate::inbox::{Inbox, QuitReason};
 use crate::keys::scan_codes;
 use crate::signals::spawn;
 use crate::sockets::listen_unix;
+use gemel_machine::Input;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -14,8 +16,30 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What `status` returns.
-pub type StatusFn = Arc<dyn Fn() -> Value + Send + Sync>;
+/// What a run does about the commands that are not inputs. A closure that returns the status is one.
+pub trait Attendant: Send + Sync {
+    /// What `status` returns.
+    fn status(&self) -> Value;
+
+    /// Whether this run's guest takes inputs from here.
+    ///
+    /// # Errors
+    /// Why not, and who does.
+    fn takes_inputs(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// A word that not every run knows; `None` if this one does not either.
+    fn execute(&self, _word: &str, _command: &Value) -> Option<Result<Value, String>> {
+        None
+    }
+}
+
+impl<F: Fn() -> Value + Send + Sync> Attendant for F {
+    fn status(&self) -> Value {
+        self()
+    }
+}
 
 /// A command is at most this long.
 const LINE: u64 = 64 << 10;
@@ -36,7 +60,7 @@ impl Control {
     ///
     /// # Errors
     /// [`HostError::Address`] when the path is in use or cannot be made.
-    pub fn open(path: &Path, inbox: &Arc<Inbox>, status: StatusFn) -> Result<Self, HostError> {
+    pub fn open(path: &Path, inbox: &Arc<Inbox>, attendant: Arc<dyn Attendant>) -> Result<Self, HostError> {
         let listener = listen_unix(path)?;
         let source = inbox.source();
         let inbox = Arc::clone(inbox);
@@ -48,9 +72,10 @@ impl Control {
                     clients.fetch_sub(1, Ordering::Relaxed);
                     continue;
                 }
-                let (inbox, status, count) = (Arc::clone(&inbox), Arc::clone(&status), Arc::clone(&clients));
+                let (inbox, attendant, count) =
+                    (Arc::clone(&inbox), Arc::clone(&attendant), Arc::clone(&clients));
                 let started = spawn("control client", move || {
-                    serve(client, &inbox, &status);
+                    serve(client, &inbox, &*attendant);
                     count.fetch_sub(1, Ordering::Relaxed);
                 });
                 if started.is_err() {
@@ -62,7 +87,7 @@ impl Control {
     }
 }
 
-fn serve(client: UnixStream, inbox: &Inbox, status: &StatusFn) {
+fn serve(client: UnixStream, inbox: &Inbox, attendant: &dyn Attendant) {
     let mut reader = BufReader::new(&client);
     let mut line = Vec::new();
     loop {
@@ -72,7 +97,7 @@ fn serve(client: UnixStream, inbox: &Inbox, status: &StatusFn) {
             Ok(_) if line.len() as u64 == LINE => return,
             Ok(_) => {}
         }
-        let answer = match execute(&line, inbox, status) {
+        let answer = match execute(&line, inbox, attendant) {
             Ok(value) => json!({ "return": value }),
             Err(why) => json!({ "error": { "desc": why } }),
         };
@@ -82,19 +107,27 @@ fn serve(client: UnixStream, inbox: &Inbox, status: &StatusFn) {
     }
 }
 
-fn execute(line: &[u8], inbox: &Inbox, status: &StatusFn) -> Result<Value, String> {
+fn execute(line: &[u8], inbox: &Inbox, attendant: &dyn Attendant) -> Result<Value, String> {
     let command: Value = serde_json::from_slice(line).map_err(|e| format!("not a line of JSON: {e}"))?;
-    match command["execute"].as_str() {
-        Some("status") => return Ok(status()),
-        Some("key") => {
+    let word = command["execute"].as_str().unwrap_or_default();
+    let too_many = || "the guest has not taken earlier ones yet; send fewer".to_owned();
+    let press = |input| inbox.board(input).then_some(()).ok_or_else(too_many);
+    match word {
+        "status" => return Ok(attendant.status()),
+        "key" => {
             let keys = command["keys"].as_str().ok_or("\"keys\" is missing, as in \"ctrl-alt-delete\"")?;
-            if !inbox.key(scan_codes(keys)?) {
-                return Err("the guest has not taken earlier keys yet; send fewer".into());
-            }
+            inbox.key(scan_codes(keys)?).then_some(()).ok_or_else(too_many)?;
         }
-        Some("powerdown") => inbox.power_button(),
-        Some("quit") => inbox.quit(QuitReason::Control),
-        _ => return Err("\"execute\" must be status, key, powerdown or quit".into()),
+        "powerdown" => press(Input::PowerButton)?,
+        // Meant for the guest as it is now, not for whoever has it at some later time.
+        "poweroff" => attendant.takes_inputs().and_then(|()| press(Input::PowerOff))?,
+        "reset" => attendant.takes_inputs().and_then(|()| press(Input::Reset))?,
+        "quit" => inbox.quit(QuitReason::Control),
+        other => {
+            return attendant.execute(other, &command).unwrap_or_else(|| {
+                Err("\"execute\" must be status, key, powerdown, poweroff, reset or quit".into())
+            });
+        }
     }
     Ok(json!({}))
 }
@@ -103,7 +136,8 @@ fn execute(line: &[u8], inbox: &Inbox, status: &StatusFn) -> Result<Value, Strin
 mod tests {
     use super::*;
     use crate::inputs::Inputs;
-    use gemel_machine::{Input, Stop, VirtTime};
+    use gemel_machine::{Stop, VirtTime};
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn commands_have_answers_and_effects() {
@@ -111,6 +145,8 @@ mod tests {
         let path = dir.path().join("control");
         let inbox = Inbox::new();
         let control = Control::open(&path, &inbox, Arc::new(|| json!({ "instructions": 7 }))).unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "for this user only");
         let client = UnixStream::connect(&path).unwrap();
         let mut answers = BufReader::new(client.try_clone().unwrap()).lines();
         let mut ask = |line: &str| -> Value {
@@ -119,7 +155,9 @@ mod tests {
         };
         assert_eq!(ask(r#"{"execute":"status"}"#), json!({ "return": { "instructions": 7 } }));
         assert_eq!(ask(r#"{"execute":"key","keys":"ret"}"#), json!({ "return": {} }));
-        assert_eq!(ask(r#"{"execute":"powerdown"}"#), json!({ "return": {} }));
+        for word in ["powerdown", "reset", "poweroff"] {
+            assert_eq!(ask(&format!(r#"{{"execute":"{word}"}}"#)), json!({ "return": {} }));
+        }
         for bad in [
             "",
             "[",
@@ -131,11 +169,42 @@ mod tests {
             assert!(ask(bad)["error"]["desc"].is_string(), "{bad}");
         }
         let mut inputs = Inputs::new(Arc::clone(&inbox));
-        assert_eq!(inputs.take(VirtTime(0)).unwrap(), Some(Input::PowerButton));
+        for input in [Input::PowerButton, Input::Reset, Input::PowerOff] {
+            assert_eq!(inputs.take(VirtTime(0)).unwrap(), Some(input));
+        }
         assert_eq!(inputs.take(VirtTime(0)).unwrap(), Some(Input::Key(vec![0x5a, 0xf0, 0x5a])));
         ask(r#"{"execute":"quit"}"#);
         assert!(matches!(inputs.take(VirtTime(0)), Err(Stop::Quit)));
         drop(control);
         assert!(!path.exists());
+    }
+
+    /// A run that cannot.
+    struct Follower;
+
+    impl Attendant for Follower {
+        fn status(&self) -> Value {
+            Value::Null
+        }
+
+        fn takes_inputs(&self) -> Result<(), String> {
+            Err("ask the other side".into())
+        }
+
+        fn execute(&self, word: &str, command: &Value) -> Option<Result<Value, String>> {
+            (word == "jump").then(|| Ok(command["high"].clone()))
+        }
+    }
+
+    #[test]
+    fn a_run_has_words_of_its_own_and_can_refuse_what_would_come_too_late() {
+        let inbox = Inbox::new();
+        let ask = |line: &str| execute(line.as_bytes(), &inbox, &Follower);
+        assert_eq!(ask(r#"{"execute":"poweroff"}"#), Err("ask the other side".into()));
+        assert_eq!(ask(r#"{"execute":"reset"}"#), Err("ask the other side".into()));
+        assert_eq!(Inputs::new(Arc::clone(&inbox)).take(VirtTime(0)).unwrap(), None);
+        assert_eq!(ask(r#"{"execute":"jump","high":3}"#), Ok(3.into()));
+        assert!(ask(r#"{"execute":"fly"}"#).is_err());
+        while ask(r#"{"execute":"powerdown"}"#).is_ok() {}
     }
 }

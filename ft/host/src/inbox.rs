@@ -7,6 +7,7 @@
 //! up its own sender and nothing else, least of all a request to quit.
 
 use crate::SERIAL_PORTS;
+use gemel_machine::Input;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -40,6 +41,9 @@ pub(crate) struct Arrival {
     pub number: Option<u64>,
 }
 
+/// Inputs for the board that may wait: nobody presses buttons that fast.
+const BOARD_QUEUE: usize = 64;
+
 /// What has come in and was not taken yet.
 #[derive(Default)]
 pub(crate) struct Waiting {
@@ -48,7 +52,8 @@ pub(crate) struct Waiting {
     pub frames: VecDeque<Arrival>,
     /// A sender of frames found no room and went away.
     pub frames_refused: bool,
-    pub power_button: bool,
+    /// For the board itself, in order.
+    pub board: VecDeque<Input>,
     pub quit: Option<QuitReason>,
     /// Somebody else wants the machine's thread to look at its world.
     pub nudged: bool,
@@ -139,11 +144,16 @@ impl Inbox {
         true
     }
 
-    /// The power button.
-    pub fn power_button(&self) {
+    /// Something for the board itself (the power button, the reset button, the plug), as soon as the machine takes inputs.
+    /// `false` when too many wait already.
+    pub fn board(&self, input: Input) -> bool {
         let mut waiting = self.waiting.lock();
-        waiting.power_button = true;
+        let room = waiting.board.len() < BOARD_QUEUE;
+        if room {
+            waiting.board.push_back(input);
+        }
         self.announce(waiting);
+        room
     }
 
     /// Ends the run. The first reason stays.

@@ -104,7 +104,7 @@ impl Inputs {
                 return (Err(Stop::Quit), true);
             }
             let input = take_one(waiting, in_flight, next_key, frames, now);
-            let left = waiting.power_button
+            let left = !waiting.board.is_empty()
                 || !waiting.keys.is_empty()
                 || !waiting.frames.is_empty()
                 || waiting.serial.iter().any(|queue| !queue.is_empty());
@@ -140,7 +140,7 @@ impl Inputs {
     fn wakes(&self, waiting: &Waiting) -> bool {
         waiting.quit.is_some()
             || waiting.nudged
-            || waiting.power_button
+            || !waiting.board.is_empty()
             || (0..SERIAL_PORTS).any(|p| portion(waiting.serial[p].len(), self.in_flight[p]) > 0)
     }
 }
@@ -159,8 +159,8 @@ fn take_one(
     frames: &mut Frames,
     now: VirtTime,
 ) -> Option<Input> {
-    if std::mem::take(&mut waiting.power_button) {
-        return Some(Input::PowerButton);
+    if let Some(input) = waiting.board.pop_front() {
+        return Some(input);
     }
     for (port, queue) in waiting.serial.iter_mut().enumerate() {
         let count = portion(queue.len(), in_flight[port]);

@@ -10,6 +10,7 @@ mod checker;
 mod compare;
 mod coprocessor;
 mod endings;
+mod operations;
 mod pair;
 mod trust;
 
