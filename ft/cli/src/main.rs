@@ -12,6 +12,7 @@ mod copies;
 mod demo;
 mod diff;
 mod exit;
+mod figures;
 mod keys;
 mod log_show;
 mod logged;
@@ -80,6 +81,12 @@ enum Command {
     /// The host's passport: what its KVM does with a guest, and whether another host fits
     #[command(after_help = exit::TABLE)]
     Check(check::Args),
+    /// The figures of a pair's sides, as they change: lag, log, held outputs and how long they wait, protection
+    #[command(after_help = exit::TABLE)]
+    Top(figures::top::Args),
+    /// How much log a guest makes: VMware's rule of thumb beside what was measured, and what each read policy would save
+    #[command(after_help = exit::TABLE)]
+    Estimate(figures::estimate::Args),
     /// Tells a running guest's control socket what to do: keys, power button, power off, reset
     #[command(after_help = exit::TABLE)]
     Control(control::Args),
@@ -115,6 +122,8 @@ fn main() -> ExitCode {
             Command::Checker(args) => checker::run(args),
             Command::Diff(args) => diff::run(args),
             Command::Check(args) => check::run(args),
+            Command::Top(args) => figures::top::run(args),
+            Command::Estimate(args) => figures::estimate::run(args),
             Command::Control(args) => control::run(args),
             Command::Keys { command } => keys::run(command),
             Command::Log { command: LogCommand::Show(args) } => log_show::run(args),

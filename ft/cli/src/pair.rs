@@ -5,6 +5,7 @@
 use crate::accel::AccelOptions;
 use crate::checker::growing;
 use crate::exit::Ending;
+use crate::figures::metrics;
 use crate::options::{EpochOptions, MachineOptions, ReportOptions};
 use crate::replay::keep_evidence;
 use crate::report::{Report, Stopwatch};
@@ -52,6 +53,9 @@ pub struct PairOptions {
     /// A control socket: JSON lines (status, key, powerdown, poweroff, reset, quit). Keys for a side that is not live wait until it is
     #[arg(long, value_name = "SOCKET")]
     pub control: Option<PathBuf>,
+    /// Serves the figures to Prometheus at http://HOST:PORT/metrics, in plain text and to everybody who reaches it
+    #[arg(long, value_name = "HOST:PORT")]
+    pub metrics: Option<String>,
     #[command(flatten)]
     pub trust: TrustOptions,
     #[command(flatten)]
@@ -162,12 +166,17 @@ impl Surround {
     /// Catches signals, too: from here on they end the side in good order.
     ///
     /// # Errors
-    /// No signal handlers, or a control socket that cannot be made.
-    pub fn new(inbox: &Arc<Inbox>, role: &'static str, control: Option<&PathBuf>) -> Result<Self> {
+    /// No signal handlers, or a control socket or an address for metrics that cannot be made.
+    pub fn new(inbox: &Arc<Inbox>, role: &'static str, options: &PairOptions) -> Result<Self> {
         signals::install(inbox)?;
         let report: Arc<OnceLock<ReportFn>> = Arc::default();
         let told = Arc::clone(&report);
-        let control = control
+        if let Some(address) = &options.metrics {
+            metrics::serve(address, Arc::clone(&report))?;
+        }
+        let control = options
+            .control
+            .as_ref()
             .map(|path| Control::open(path, inbox, Arc::new(Attended { role, report: told })))
             .transpose()?;
         Ok(Self { inbox: Arc::clone(inbox), report, _console: inbox.source(), _control: control })

@@ -44,7 +44,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     chosen.note_in(&mut header)?;
 
     let inbox = Inbox::new();
-    let surround = Surround::new(&inbox, "primary", pair.control.as_ref())?;
+    let surround = Surround::new(&inbox, "primary", pair)?;
     let primary = Primary::new(&pair.shell()?, listen, &header, Box::new(surround))?;
     let log = pair.open_log(&header)?;
     let connections = Connections { inbox: Arc::clone(&inbox), outputs: no_lines() };

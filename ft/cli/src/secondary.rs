@@ -43,7 +43,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let Built { mut machine, figures } = machine::build(&spec, engine, &images.kernel, &images.initrd)?;
 
     let inbox = Inbox::new();
-    let surround = Surround::new(&inbox, "secondary", pair.control.as_ref())?;
+    let surround = Surround::new(&inbox, "secondary", &pair)?;
     let log = pair.open_log(&header)?;
     let clock = pair.machine.clock;
     let copies = Copies::new(images.disks);

@@ -15,6 +15,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 /// What a run does about the commands that are not inputs. A closure that returns the status is one.
 pub trait Attendant: Send + Sync {
@@ -46,12 +47,24 @@ const LINE: u64 = 64 << 10;
 /// Clients at once; each has a thread.
 const CLIENTS: usize = 16;
 
+/// How long an answer on its way may keep the end of a run waiting.
+const LAST_ANSWER: Duration = Duration::from_secs(1);
+
 /// The open socket; its path goes away with it.
-pub struct Control(PathBuf);
+pub struct Control {
+    path: PathBuf,
+    /// Commands that were taken and have no answer yet.
+    unanswered: Arc<AtomicUsize>,
+}
 
 impl Drop for Control {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        let _ = std::fs::remove_file(&self.path);
+        // A power off can end the process before whoever asked for it hears that it was taken.
+        let deadline = Instant::now() + LAST_ANSWER;
+        while self.unanswered.load(Ordering::Acquire) > 0 && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 
@@ -65,6 +78,8 @@ impl Control {
         let source = inbox.source();
         let inbox = Arc::clone(inbox);
         let clients = Arc::new(AtomicUsize::new(0));
+        let unanswered = Arc::new(AtomicUsize::new(0));
+        let taken = Arc::clone(&unanswered);
         spawn("control socket", move || {
             let _source = source;
             for client in listener.incoming().map_while(Result::ok) {
@@ -72,10 +87,10 @@ impl Control {
                     clients.fetch_sub(1, Ordering::Relaxed);
                     continue;
                 }
-                let (inbox, attendant, count) =
-                    (Arc::clone(&inbox), Arc::clone(&attendant), Arc::clone(&clients));
+                let (inbox, attendant) = (Arc::clone(&inbox), Arc::clone(&attendant));
+                let (count, taken) = (Arc::clone(&clients), Arc::clone(&taken));
                 let started = spawn("control client", move || {
-                    serve(client, &inbox, &*attendant);
+                    serve(client, &inbox, &*attendant, &taken);
                     count.fetch_sub(1, Ordering::Relaxed);
                 });
                 if started.is_err() {
@@ -83,11 +98,11 @@ impl Control {
                 }
             }
         })?;
-        Ok(Self(path.to_owned()))
+        Ok(Self { path: path.to_owned(), unanswered })
     }
 }
 
-fn serve(client: UnixStream, inbox: &Inbox, attendant: &dyn Attendant) {
+fn serve(client: UnixStream, inbox: &Inbox, attendant: &dyn Attendant, unanswered: &AtomicUsize) {
     let mut reader = BufReader::new(&client);
     let mut line = Vec::new();
     loop {
@@ -97,11 +112,14 @@ fn serve(client: UnixStream, inbox: &Inbox, attendant: &dyn Attendant) {
             Ok(_) if line.len() as u64 == LINE => return,
             Ok(_) => {}
         }
+        unanswered.fetch_add(1, Ordering::AcqRel);
         let answer = match execute(&line, inbox, attendant) {
             Ok(value) => json!({ "return": value }),
             Err(why) => json!({ "error": { "desc": why } }),
         };
-        if writeln!(&client, "{answer}").is_err() {
+        let told = writeln!(&client, "{answer}");
+        unanswered.fetch_sub(1, Ordering::AcqRel);
+        if told.is_err() {
             return;
         }
     }

@@ -10,6 +10,7 @@ mod checker;
 mod compare;
 mod coprocessor;
 mod endings;
+mod figures;
 mod operations;
 mod pair;
 mod trust;

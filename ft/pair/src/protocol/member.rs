@@ -3,6 +3,7 @@
 //! Not responsible for: threads, sockets, the arbiter's storage, the machine (`shell`, or a simulation).
 
 use super::console::{ClientId, ConsoleServer, ServerAction, ToClient, ToServer};
+use super::latency::{Latencies, Stopwatch};
 use super::membership::{Changed, MemberId, Membership, PeerId};
 use super::message::{ClonePart, Cut, Hello, Message};
 use super::replication::{Cover, Failover, Phase, Replication, Role, StopReason, Timing};
@@ -144,6 +145,8 @@ pub struct Figures {
     pub inputs: u64,
     /// Marks that wait for an acknowledgement.
     pub marks_in_flight: u64,
+    /// How long outputs of this side, while it was live, waited for it.
+    pub latency: Latencies,
     /// When what happened.
     pub failover: Failover,
 }
@@ -158,6 +161,7 @@ pub struct Member {
     ended: bool,
     /// How long all its outputs could have been fetched, and in which epoch: a new one has to find its client first.
     offered: Option<(Watch, u64)>,
+    stopwatch: Stopwatch,
 }
 
 impl Member {
@@ -170,6 +174,7 @@ impl Member {
             timing,
             ended: false,
             offered: None,
+            stopwatch: Stopwatch::default(),
         }
     }
 
@@ -207,6 +212,7 @@ impl Member {
             delivered: ring.delivered(),
             inputs: console.taken(),
             marks_in_flight: replication.marks_in_flight() as u64,
+            latency: self.stopwatch.latencies.clone(),
             failover: replication.failover(),
         }
     }
@@ -222,6 +228,9 @@ impl Member {
         match event {
             // The two frequent ones change nothing that anybody sees before the next mark.
             Event::Output(channel, byte) => {
+                if self.replication.is_live() {
+                    self.stopwatch.emitted(now, self.ring.emitted());
+                }
                 self.ring.push(channel, byte);
                 return out;
             }
@@ -267,6 +276,7 @@ impl Member {
             self.replication.end_reached(now, &mut out);
         }
         self.serve(served, &mut out);
+        self.stopwatch.released(now, self.ring.released());
         out
     }
 

@@ -17,6 +17,7 @@
 mod client;
 mod console;
 mod following;
+mod latency;
 mod leading;
 mod member;
 mod membership;
@@ -28,6 +29,7 @@ mod watch;
 
 pub use client::{ClientAction, ClientEvent, ConsoleClient};
 pub use console::{ClientId, ConsoleServer, INPUT_WINDOW, ToClient, ToServer};
+pub use latency::{LATENCY_BOUNDS, Latencies};
 pub use member::{Action, Event, Figures, Member};
 pub use membership::{Changed, MemberId, Membership, PeerId};
 pub use message::{
