@@ -63,6 +63,20 @@ impl ByteCounts {
         } += bytes;
     }
 
+    /// What was added after `earlier`.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            input: self.input.saturating_sub(earlier.input),
+            disk: self.disk.saturating_sub(earlier.disk),
+            net: self.net.saturating_sub(earlier.net),
+            digest: self.digest.saturating_sub(earlier.digest),
+            answers: self.answers.saturating_sub(earlier.answers),
+            times: self.times.saturating_sub(earlier.times),
+            other: self.other.saturating_sub(earlier.other),
+        }
+    }
+
     /// All bytes.
     pub fn total(&self) -> u64 {
         let Self { input, disk, net, digest, answers, times, other } = *self;
