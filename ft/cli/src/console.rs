@@ -26,7 +26,7 @@ const NOBODY: &str =
 #[derive(clap::Args)]
 pub struct Args {
     /// The console addresses of the sides: HOST:PORT or unix:PATH
-    #[arg(value_name = "ADDR", required = true, num_args = 1..=2)]
+    #[arg(value_name = "ADDR", required = true, num_args = 1..)]
     sides: Vec<Address>,
     /// Notes as JSON lines when which side was live, and when its first output was shown (ns of the host's monotonic clock)
     #[arg(long, value_name = "FILE")]

@@ -19,7 +19,7 @@ const ANSWER: u64 = 1 << 20;
 pub struct Args {
     /// The run's --control
     socket: PathBuf,
-    /// status, key, powerdown, poweroff, reset or quit
+    /// status, key, powerdown, poweroff, reset or quit; protect, unprotect or failover for a pair's leader
     word: String,
     /// What the command needs: the keys of `key`, as in ctrl-alt-delete; NAME=VALUE for others
     #[arg(value_name = "VALUE")]

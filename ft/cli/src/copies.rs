@@ -2,7 +2,9 @@
 //!
 //! Not responsible for: which files they are.
 
+use gemel_host::disk::Blocks;
 use gemel_host::{Disk, Disks};
+use gemel_pair::shell::DiskBlocks;
 use gemel_replay::ReplayDisks;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,6 +27,48 @@ impl Copies {
     fn with(&self, disk: u8, f: impl FnOnce(&mut Disk) -> io::Result<()>) -> io::Result<()> {
         let mut disks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         disks.disks().get_mut(usize::from(disk)).map_or_else(|| Err(io::ErrorKind::NotFound.into()), f)
+    }
+}
+
+/// A disk's blocks, as the pair copies them.
+struct Replica(Blocks);
+
+/// The blocks of all disks.
+pub fn replicas(disks: &mut Disks) -> Vec<Arc<dyn DiskBlocks>> {
+    disks.disks().iter().map(|disk| Arc::new(Replica(disk.blocks())) as _).collect()
+}
+
+impl DiskBlocks for Replica {
+    fn count(&self) -> u64 {
+        self.0.count()
+    }
+
+    fn read(&self, block: u64) -> io::Result<Vec<u8>> {
+        self.0.read(block)
+    }
+
+    fn write(&self, block: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write(block, data)
+    }
+
+    fn digest(&self, block: u64) -> io::Result<u128> {
+        self.0.digest(block)
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.0.flush()
+    }
+
+    fn watch(&self) {
+        self.0.watch();
+    }
+
+    fn unwatch(&self) {
+        self.0.unwatch();
+    }
+
+    fn take_changed(&self) -> Vec<u64> {
+        self.0.take_changed()
     }
 }
 

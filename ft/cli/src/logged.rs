@@ -8,6 +8,7 @@ use gemel_host::disk::Changes;
 use gemel_host::{Disks, DriveSpec};
 use gemel_log::{Header, LogReader, ReadPolicy};
 use gemel_machine::image_digest;
+use gemel_replay::Start;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
@@ -34,6 +35,29 @@ pub fn open(path: &Path) -> Result<LogReader<BufReader<File>>> {
     let file = File::open(path).with_context(|| format!("cannot open the log {}", path.display()))?;
     LogReader::new(BufReader::with_capacity(1 << 18, file))
         .with_context(|| format!("{} cannot be replayed", path.display()))
+}
+
+/// Where the start of a log is that does not begin at power-on.
+pub fn start_beside(log: &Path) -> PathBuf {
+    let mut path = log.as_os_str().to_owned();
+    path.push(".start");
+    path.into()
+}
+
+/// The start of a log that does not begin at power-on, from the file beside it.
+///
+/// # Errors
+/// A file that is missing or none.
+pub fn start(log: &Path, header: &Header) -> Result<Option<Start>> {
+    if header.start.position.count == 0 && header.start.time.0 == 0 {
+        return Ok(None);
+    }
+    let path = start_beside(log);
+    let bytes = std::fs::read(&path).with_context(|| {
+        format!("{} does not begin at power-on: its start is missing, {}", log.display(), path.display())
+    })?;
+    let start = Start::from_bytes(&bytes).with_context(|| format!("cannot use {}", path.display()))?;
+    Ok(Some(start))
 }
 
 /// A file that the log names, or that the options give instead.

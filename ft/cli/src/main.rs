@@ -21,12 +21,14 @@ mod net;
 mod options;
 mod pair;
 mod primary;
+mod protect;
 mod record;
 mod replay;
 mod report;
 mod run;
 mod scratch;
 mod secondary;
+mod standby;
 mod subject;
 mod trust;
 mod verify;
@@ -62,6 +64,15 @@ enum Command {
     /// Follows a primary and goes on with its guest when it dies
     #[command(after_help = exit::TABLE)]
     Secondary(secondary::Args),
+    /// Waits for a leader, becomes a copy of its running guest, follows it, and goes on with the guest when it dies
+    #[command(after_help = exit::TABLE)]
+    Standby(standby::Args),
+    /// Has the leader of a pair copy its guest to a standby, now and whenever it has no secondary
+    Protect(protect::Protect),
+    /// Has the leader of a pair go on without a secondary
+    Unprotect(protect::Leader),
+    /// Has the leader of a pair hand its guest over to its secondary
+    Failover(protect::Leader),
     /// The guest's console on both sides of a pair: shows every output once, delivers every key once
     #[command(after_help = exit::TABLE)]
     Console(console::Args),
@@ -116,6 +127,10 @@ fn main() -> ExitCode {
             Command::Replay(args) => replay::run(args),
             Command::Primary(args) => primary::run(args),
             Command::Secondary(args) => secondary::run(args),
+            Command::Protect(args) => protect::protect(args),
+            Command::Unprotect(args) => protect::unprotect(args),
+            Command::Failover(args) => protect::fail_over(args),
+            Command::Standby(args) => standby::run(args),
             Command::Console(args) => console::run(args),
             Command::Demo(args) => demo::run(args),
             Command::Verify(args) => verify::run(args),

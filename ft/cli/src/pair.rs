@@ -4,27 +4,33 @@
 
 use crate::accel::AccelOptions;
 use crate::checker::growing;
-use crate::exit::Ending;
+use crate::exit::{Ending, one_line};
 use crate::figures::metrics;
-use crate::options::{EpochOptions, MachineOptions, ReportOptions};
+use crate::logged;
+use crate::options::{Clock, EpochOptions, MachineOptions, ReportOptions};
 use crate::replay::keep_evidence;
 use crate::report::{Report, Stopwatch};
 use crate::trust::TrustOptions;
+use crate::world::{self, Connections};
 use anyhow::{Context, Result, bail};
 use gemel_host::control::{Attendant, Control};
 use gemel_host::inbox::Source;
 use gemel_host::outputs::Null;
-use gemel_host::{Inbox, Outputs, QuitReason, signals};
+use gemel_host::{Disks, Inbox, Live, Outputs, QuitReason, signals};
 use gemel_kvm::Figures;
 use gemel_log::{Header, LogWriter};
-use gemel_machine::Machine;
+use gemel_machine::{At, Machine, MachineSpec};
 use gemel_pair::protocol::{Phase, StopReason, Timing};
-use gemel_pair::shell::{Address, DirectoryArbiter, Ended, Options, ReportFn, Surroundings};
+use gemel_pair::shell::{
+    Address, DirectoryArbiter, DiskBlocks, Ended, Options, PairError, ReportFn, Side, Surroundings,
+};
+use gemel_replay::{Handover, NoOutput, Start};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 /// Options of both sides.
 #[derive(clap::Args)]
@@ -50,7 +56,15 @@ pub struct PairOptions {
     /// Milliseconds of guest time that the secondary may be behind, idle time not counted, before the primary's guest waits for it
     #[arg(long, value_name = "MS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     pub max_lag: u64,
-    /// A control socket: JSON lines (status, key, powerdown, poweroff, reset, quit). Keys for a side that is not live wait until it is
+    /// Where standbys wait (gemel standby) that this side takes once it leads and has no secondary: the first that answers
+    #[arg(long, value_name = "ADDR,...", value_delimiter = ',')]
+    pub standby: Vec<Address>,
+    /// Milliseconds that the guest may stand still while the rest of its machine is copied for a standby; one that changes its
+    /// memory too fast for that is slowed before
+    #[arg(long, value_name = "MS", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_pause: u64,
+    /// A control socket: JSON lines (status, key, powerdown, poweroff, reset, quit, protect, unprotect, failover). Keys for a side that is
+    /// not live wait until it is
     #[arg(long, value_name = "SOCKET")]
     pub control: Option<PathBuf>,
     /// Serves the figures to Prometheus at http://HOST:PORT/metrics, in plain text and to everybody who reaches it
@@ -96,6 +110,8 @@ impl PairOptions {
             console: self.console.clone(),
             arbiter: Arc::new(DirectoryArbiter::new(&self.arbiter)?),
             trust: self.trust.trust()?,
+            standbys: self.standby.clone(),
+            max_pause: Duration::from_millis(self.max_pause),
         })
     }
 
@@ -108,6 +124,22 @@ impl PairOptions {
         let file = File::create(path).with_context(|| format!("cannot write the log {}", path.display()))?;
         growing::hold(&file);
         Ok(Some(LogWriter::new(file, header)?))
+    }
+
+    /// Makes the log file of a copied machine and the file with its start, if they are asked for.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub fn open_log_from(
+        &self,
+        header: &Header,
+        start: &mut dyn FnMut() -> Result<Start, PairError>,
+    ) -> Result<Option<LogWriter<File>>, PairError> {
+        let Some(path) = &self.log else { return Ok(None) };
+        let beside = logged::start_beside(path);
+        std::fs::write(&beside, start()?.to_bytes())
+            .map_err(|e| PairError::Run(format!("cannot write {}: {e}", beside.display())))?;
+        self.open_log(header).map_err(|e| PairError::Run(one_line(&e)))
     }
 
     /// Says how it ended.
@@ -157,6 +189,8 @@ impl PairOptions {
 pub struct Surround {
     inbox: Arc<Inbox>,
     report: Arc<OnceLock<ReportFn>>,
+    side: Arc<OnceLock<Arc<Side>>>,
+    disks: Vec<Arc<dyn DiskBlocks>>,
     /// The console can always send something: the guest may sleep for as long as it likes.
     _console: Source,
     _control: Option<Control>,
@@ -167,19 +201,22 @@ impl Surround {
     ///
     /// # Errors
     /// No signal handlers, or a control socket or an address for metrics that cannot be made.
-    pub fn new(inbox: &Arc<Inbox>, role: &'static str, options: &PairOptions) -> Result<Self> {
+    pub fn new(
+        inbox: &Arc<Inbox>,
+        role: &'static str,
+        options: &PairOptions,
+        disks: Vec<Arc<dyn DiskBlocks>>,
+    ) -> Result<Self> {
         signals::install(inbox)?;
-        let report: Arc<OnceLock<ReportFn>> = Arc::default();
-        let told = Arc::clone(&report);
+        let (report, side): (Arc<OnceLock<ReportFn>>, Arc<OnceLock<Arc<Side>>>) = Default::default();
         if let Some(address) = &options.metrics {
             metrics::serve(address, Arc::clone(&report))?;
         }
-        let control = options
-            .control
-            .as_ref()
-            .map(|path| Control::open(path, inbox, Arc::new(Attended { role, report: told })))
-            .transpose()?;
-        Ok(Self { inbox: Arc::clone(inbox), report, _console: inbox.source(), _control: control })
+        let attended = Arc::new(Attended { role, report: Arc::clone(&report), side: Arc::clone(&side) });
+        let control =
+            options.control.as_ref().map(|path| Control::open(path, inbox, attended)).transpose()?;
+        let inbox = Arc::clone(inbox);
+        Ok(Self { _console: inbox.source(), inbox, report, side, disks, _control: control })
     }
 }
 
@@ -187,6 +224,7 @@ impl Surround {
 struct Attended {
     role: &'static str,
     report: Arc<OnceLock<ReportFn>>,
+    side: Arc<OnceLock<Arc<Side>>>,
 }
 
 impl Attendant for Attended {
@@ -200,6 +238,26 @@ impl Attendant for Attended {
             Some(Phase::Primary | Phase::Live) => Ok(()),
             _ => Err("this side does not have the guest now; ask the side that does".into()),
         }
+    }
+
+    fn execute(&self, word: &str, command: &Value) -> Option<Result<Value, String>> {
+        if !matches!(word, "protect" | "unprotect" | "failover") {
+            return None;
+        }
+        let order = || {
+            self.takes_inputs()?;
+            let side = self.side.get().ok_or("this side has no guest yet")?;
+            match word {
+                "protect" => {
+                    let standby = command["standby"].as_str().map(str::parse).transpose();
+                    side.protect(standby.map_err(|e: PairError| e.to_string())?);
+                }
+                "unprotect" => side.unprotect(),
+                _ => side.fail_over(),
+            }
+            Ok(json!({}))
+        };
+        Some(order())
     }
 }
 
@@ -220,9 +278,40 @@ impl Surroundings for Surround {
     fn asked_to_quit(&self) -> bool {
         self.inbox.quit_reason().is_some()
     }
+
+    fn obey(&self, side: Arc<Side>) {
+        // Called once, too.
+        let _ = self.side.set(side);
+    }
+
+    fn disks(&self) -> &[Arc<dyn DiskBlocks>] {
+        &self.disks
+    }
+
+    fn say(&self, news: &str) {
+        eprintln!("gemel: {news}");
+    }
 }
 
 /// Lines for a live world whose outputs the pair keeps.
 pub fn no_lines() -> Outputs {
     Outputs::new(std::array::from_fn(|_| Box::new(Null) as _), Box::new(Null))
+}
+
+/// The live world of a machine that followed and leads from `at` on.
+pub fn take_over(
+    handover: Handover<NoOutput>,
+    at: At,
+    inbox: Arc<Inbox>,
+    clock: Clock,
+    disks: Disks,
+    spec: &MachineSpec,
+) -> Live {
+    let connections = Connections { inbox, outputs: no_lines() };
+    let mut live = world::live(connections, clock, disks, spec);
+    live.disks.take_over(at.time, &handover.unflushed, handover.requests);
+    for (port, count) in handover.serial_in_flight {
+        live.inputs.resume_in_flight(port, count as usize);
+    }
+    live
 }

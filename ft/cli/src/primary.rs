@@ -3,6 +3,7 @@
 //! Not responsible for: the pair itself (`gemel-pair`).
 
 use crate::accel::ClearOptions;
+use crate::copies::replicas;
 use crate::machine::{self, Built, Images};
 use crate::pair::{PairOptions, Surround, no_lines};
 use crate::record;
@@ -18,9 +19,10 @@ use std::sync::Arc;
 /// Options of `gemel primary`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Where the secondary finds the primary: HOST:PORT or unix:PATH
-    #[arg(long, value_name = "ADDR")]
-    listen: Address,
+    /// Where the secondary finds the primary: HOST:PORT or unix:PATH. The guest starts when it is there. Without this, the guest starts
+    /// at once, and is copied to a standby (--standby)
+    #[arg(long, value_name = "ADDR", required_unless_present = "standby")]
+    listen: Option<Address>,
     #[command(flatten)]
     clear: ClearOptions,
     #[command(flatten)]
@@ -44,12 +46,14 @@ pub fn run(args: Args) -> Result<ExitCode> {
     chosen.note_in(&mut header)?;
 
     let inbox = Inbox::new();
-    let surround = Surround::new(&inbox, "primary", pair)?;
-    let primary = Primary::new(&pair.shell()?, listen, &header, Box::new(surround))?;
+    let surround = Surround::new(&inbox, "primary", pair, replicas(&mut images.disks))?;
+    let primary = Primary::new(&pair.shell()?, listen.as_ref(), &header, Box::new(surround))?;
     let log = pair.open_log(&header)?;
     let connections = Connections { inbox: Arc::clone(&inbox), outputs: no_lines() };
     let live = world::live(connections, options.clock, images.disks, &header.machine);
-    eprintln!("gemel: waiting for a secondary on {}", primary.listens_on());
+    if let Some(address) = primary.listens_on() {
+        eprintln!("gemel: waiting for a secondary on {address}");
+    }
 
     let stopwatch = Stopwatch::start();
     let ended = primary.run(&mut machine, live, log, &header)?;

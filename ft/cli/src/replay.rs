@@ -16,7 +16,7 @@ use gemel_host::{Epochs, Inbox, Outputs, signals};
 use gemel_log::Item;
 use gemel_machine::{At, Machine, Output, RunError, Stop, Until};
 use gemel_replay::{
-    Conclusion, Diverged, LogSource, NoDisks, OutputSink, Replay, ReplayDisks, write_evidence,
+    Conclusion, Diverged, LogSource, NoDisks, OutputSink, Progress, Replay, ReplayDisks, write_evidence,
 };
 use serde_json::json;
 use std::io::{self, IsTerminal};
@@ -117,13 +117,20 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let engine = args.accel.for_machine(header.machine.reckoning)?;
     let Built { mut machine, figures } =
         machine::build(&header.machine, engine, &images.kernel, &images.initrd)?;
+    let progress = match logged::start(&args.log, &header)? {
+        Some(start) => {
+            machine.restore(&start.snapshot)?;
+            start.progress
+        }
+        None => Progress::default(),
+    };
 
     let inbox = Inbox::new();
     signals::install(&inbox)?;
     let on_terminal = io::stderr().is_terminal() && !(args.lines.use_stdout() && io::stdout().is_terminal());
     let bar = on_terminal.then(|| progress_bar(length(&args.log)));
     let console = Console { outputs: args.lines.open_outputs()?, serial_bytes: 0 };
-    let replay = Replay::new(LogSource::new(reader), console, disks);
+    let replay = Replay::resume(LogSource::new(reader), console, disks, progress);
     let watch = Watch::new(replay, Arc::clone(&inbox), bar);
     let epochs = Epochs::new(watch, args.limits.digests.as_deref(), header.epoch)?;
     let mut world = Until::new(epochs, args.limits.stop_after);

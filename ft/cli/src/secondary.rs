@@ -2,12 +2,11 @@
 //!
 //! Not responsible for: the pair itself (`gemel-pair`).
 
-use crate::copies::Copies;
+use crate::copies::{Copies, replicas};
 use crate::machine::{self, Built, Images};
 use crate::options::RtcBase;
-use crate::pair::{PairOptions, Surround, no_lines};
+use crate::pair::{PairOptions, Surround, take_over};
 use crate::report::Stopwatch;
-use crate::world::{self, Connections};
 use anyhow::Result;
 use gemel_host::Inbox;
 use gemel_pair::shell::{Address, Secondary};
@@ -43,7 +42,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let Built { mut machine, figures } = machine::build(&spec, engine, &images.kernel, &images.initrd)?;
 
     let inbox = Inbox::new();
-    let surround = Surround::new(&inbox, "secondary", &pair)?;
+    let surround = Surround::new(&inbox, "secondary", &pair, replicas(&mut images.disks))?;
     let log = pair.open_log(&header)?;
     let clock = pair.machine.clock;
     let copies = Copies::new(images.disks);
@@ -53,15 +52,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         &shell,
         &mut machine,
         following,
-        |handover, at| {
-            let connections = Connections { inbox: taken_over, outputs: no_lines() };
-            let mut live = world::live(connections, clock, copies.take(), &spec);
-            live.disks.take_over(at.time, &handover.unflushed, handover.requests);
-            for (port, count) in handover.serial_in_flight {
-                live.inputs.resume_in_flight(port, count as usize);
-            }
-            live
-        },
+        |handover, at| take_over(handover, at, taken_over, clock, copies.take(), &spec),
         log,
         Box::new(surround),
     )?;

@@ -25,6 +25,8 @@ use std::sync::Arc;
 enum Start {
     /// Power-on, with these images.
     PowerOn(Images),
+    /// A machine that was copied while it ran, on one at power-on.
+    Cut(Images, Box<gemel_replay::Start>),
     /// A bundle's snapshot.
     Snapshot(Vec<u8>),
 }
@@ -60,7 +62,11 @@ impl Followed {
         let header = logged::open(path)?.header().clone();
         let images = files.images(&header)?;
         let disks = files.disks(&header, Changes::Refused)?.map(Scratch::new);
-        let (engine, start) = (Engine::Interp, Rc::new(Start::PowerOn(images)));
+        let start = match logged::start(path, &header)? {
+            Some(start) => Start::Cut(images, Box::new(start)),
+            None => Start::PowerOn(images),
+        };
+        let (engine, start) = (Engine::Interp, Rc::new(start));
         Ok(Self { name, log: path.to_owned(), header, engine, start, disks, grows: None })
     }
 
@@ -101,6 +107,12 @@ impl Subject for Followed {
             Start::PowerOn(images) => {
                 Ok(machine::build(spec, self.engine, &images.kernel, &images.initrd)?.machine)
             }
+            Start::Cut(images, start) => {
+                let Built { mut machine, .. } =
+                    machine::build(spec, self.engine, &images.kernel, &images.initrd)?;
+                machine.restore(&start.snapshot)?;
+                Ok(machine)
+            }
             Start::Snapshot(snapshot) => {
                 let Built { mut machine, .. } = machine::bare(spec, self.engine)?;
                 machine.restore(snapshot)?;
@@ -127,6 +139,7 @@ impl Subject for Followed {
     fn progress(&self) -> Result<Progress, Box<dyn Error + Send + Sync>> {
         match self.start.as_ref() {
             Start::PowerOn(_) => Ok(Progress::default()),
+            Start::Cut(_, start) => Ok(start.progress.clone()),
             Start::Snapshot(_) => Ok(Progress::with_requests(board::disk_requests(self.machine()?.bus()))),
         }
     }

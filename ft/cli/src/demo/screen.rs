@@ -85,7 +85,7 @@ impl Drop for Screen {
 
 /// Figures as one line. `before` is an earlier report of the same side, for rates.
 pub fn line(report: &Report, before: Option<&Report>) -> String {
-    let Report { figures, log, now } = report;
+    let Report { figures, log, now, .. } = report;
     let rate = |count: fn(&Report) -> u64| {
         let earlier = before.filter(|b| b.now < *now);
         earlier.map_or(0, |b| count(report).saturating_sub(count(b)) * 1_000_000_000 / (now - b.now))

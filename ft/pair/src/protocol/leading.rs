@@ -48,7 +48,8 @@ pub(super) struct Leading {
 impl Leading {
     /// At power-on, before the guest runs.
     pub fn at_power_on(membership: Membership, running: bool) -> Self {
-        Self { started: running, open: Cover::default(), ..Self::alone(membership) }
+        let open = if running { Cover::ALL } else { Cover::default() };
+        Self { started: running, open, ..Self::alone(membership) }
     }
 
     /// With a running guest and no other member.

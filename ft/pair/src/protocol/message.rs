@@ -35,8 +35,8 @@ pub struct Hello {
     pub running: bool,
     /// [`gemel_machine::MachineSpec::id`]: equal on both sides.
     pub machine: u64,
-    /// The primary's log header, from which the secondary takes RTC and seed before it computes `machine`. A
-    /// secondary's is empty.
+    /// The primary's log header, from which the secondary takes RTC and seed before it computes `machine`, and which it says again
+    /// once it leads.
     pub log_header: Vec<u8>,
 }
 
@@ -55,7 +55,7 @@ pub struct Mark {
 
 /// A part of a running machine on its way to a standby: the shell's, opaque to the protocol.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct ClonePart(pub Vec<u8>);
+pub struct ClonePart(#[serde(with = "super::bytes")] pub Vec<u8>);
 
 /// Where the state was taken that a standby gets, and what goes with it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -95,6 +95,7 @@ pub enum Message {
         /// Rises by one with each `Entries` and `Mark`.
         sequence: u64,
         /// Whole or partial entries.
+        #[serde(with = "super::bytes")]
         bytes: Vec<u8>,
     },
     /// A mark.

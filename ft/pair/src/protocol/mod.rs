@@ -14,6 +14,7 @@
 //! * *Going live* happens at the last entry or mark received, never earlier: nothing that was acknowledged is lost.
 //! * *One live side*: whoever suspects its peer asks the arbiter for the next epoch. One side gets it. The other stops.
 
+pub(crate) mod bytes;
 mod client;
 mod console;
 mod following;

@@ -9,6 +9,7 @@
 
 mod address;
 mod arbiter;
+mod clone;
 mod complaints;
 mod connection;
 mod console;
@@ -16,9 +17,11 @@ mod error;
 mod feed;
 mod keys;
 mod listener;
+mod protect;
 mod run;
 mod side;
 mod sink;
+mod standby;
 mod stream;
 mod tls;
 mod trust;
@@ -26,11 +29,14 @@ mod world;
 
 pub use address::Address;
 pub use arbiter::{Arbiter, DirectoryArbiter};
+pub use clone::DiskBlocks;
 pub use console::{Console, Shown};
 pub use error::PairError;
 pub use feed::FeedSource;
 pub use keys::{Fingerprint, KeyFolder, Purpose};
+pub use listener::Listener;
 pub use run::{Ended, Options, Primary, Secondary};
-pub use side::{Report, ReportFn, Surroundings, now};
+pub use side::{CloneFigures, Report, ReportFn, Side, Surroundings, now};
 pub use sink::PairSink;
+pub use standby::Standby;
 pub use trust::Trust;

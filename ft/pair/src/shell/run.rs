@@ -4,18 +4,20 @@
 
 use super::address::Address;
 use super::arbiter::Arbiter;
+use super::clone::serve as serve_clone;
 use super::connection::{attend, spawn};
 use super::error::PairError;
 use super::feed::{Feed, FeedSource};
 use super::listener::Listener;
+use super::protect::look_for_standbys;
 use super::side::{Report, Side, Surroundings};
 use super::sink::PairSink;
 use super::stream::Stream;
 use super::trust::Trust;
 use super::world::Paired;
 use crate::protocol::{
-    Changed, Event, Goodbye, Hello, MemberId, Membership, Message, PROTOCOL, Role, StopReason, Timing,
-    ToServer,
+    Changed, Event, Goodbye, Hello, MemberId, Membership, Message, PROTOCOL, PeerId, Role, StopReason,
+    Timing, ToServer,
 };
 use crossbeam::channel::{Receiver, unbounded};
 use gemel_log::{Header, LogWriter};
@@ -31,7 +33,7 @@ use std::time::Duration;
 const DRAIN: Duration = Duration::from_millis(500);
 
 /// Secondaries of a VM.
-const SECONDARIES: usize = 1;
+pub(super) const SECONDARIES: usize = 1;
 
 /// What both sides need to know.
 pub struct Options {
@@ -45,10 +47,14 @@ pub struct Options {
     pub arbiter: Arc<dyn Arbiter>,
     /// Who may connect.
     pub trust: Trust,
+    /// Where standbys wait that this side may take once it leads, the first first.
+    pub standbys: Vec<Address>,
+    /// How long the guest may stand still for a standby to get the rest of its machine.
+    pub max_pause: Duration,
 }
 
 impl Options {
-    fn listen_for_clients(&self) -> Result<Listener, PairError> {
+    pub(super) fn listen_for_clients(&self) -> Result<Listener, PairError> {
         self.console.listen(&self.trust.with_consoles())
     }
 }
@@ -66,16 +72,17 @@ pub struct Ended {
     pub report: Report,
 }
 
-type Log = Option<LogWriter<File>>;
-type Sinks = (Log, PairSink);
+pub(super) type Log = Option<LogWriter<File>>;
+pub(super) type Sinks = (Log, PairSink);
 
 /// Starts the threads that every side has.
-fn start_threads(
+pub(super) fn start_threads(
     side: &Arc<Side>,
     options: &Options,
     changes: Receiver<Membership>,
     clients: Listener,
 ) -> Result<(), PairError> {
+    look_for_standbys(side, &options.trust)?;
     let (ticking, tick) = (Arc::clone(side), Duration::from_nanos(options.timing.tick));
     spawn("clock", move || {
         loop {
@@ -123,7 +130,7 @@ fn serve(side: &Arc<Side>, id: u64, stream: Stream) {
 
 /// Attends to the connection to a primary whose `hello` has been read from it. What follows is heard only after that: the
 /// primary starts as soon as it has this side's greeting.
-fn attend_primary(side: &Arc<Side>, stream: Stream, hello: Hello) -> Result<(), PairError> {
+pub(super) fn attend_primary(side: &Arc<Side>, stream: Stream, hello: Hello) -> Result<PeerId, PairError> {
     let (hearing, closing) = (Arc::clone(side), Arc::clone(side));
     let (ready, wait) = unbounded::<()>();
     let id = side.name_peer();
@@ -135,29 +142,32 @@ fn attend_primary(side: &Arc<Side>, stream: Stream, hello: Hello) -> Result<(), 
     side.add_peer(id, attend(stream, "peer", on_message, move || closing.peer_closed(id))?);
     side.event(Event::PeerMessage(id, Message::Hello(hello)));
     drop(ready);
-    Ok(())
+    Ok(id)
 }
 
 /// The primary, before its machine runs.
 pub struct Primary {
     side: Arc<Side>,
     sink: PairSink,
-    listens_on: Address,
+    /// Where a secondary can connect; nowhere: the guest starts alone.
+    listens_on: Option<Address>,
 }
 
 impl Primary {
-    /// Claims an epoch, and waits for nobody yet: a secondary can connect from here on.
+    /// Claims an epoch, and waits for nobody yet: a secondary can connect from here on. Without an address to listen on the guest starts
+    /// alone, and standbys are copied to.
     ///
     /// # Errors
     /// Addresses or an arbiter that cannot be used.
     pub fn new(
         options: &Options,
-        listen: &Address,
+        at: Option<&Address>,
         header: &Header,
         surroundings: Box<dyn Surroundings>,
     ) -> Result<Self, PairError> {
-        let (listener, clients) = (listen.listen(&options.trust)?, options.listen_for_clients()?);
-        let listens_on = listener.address(listen);
+        let listen = |address: &Address| address.listen(&options.trust).map(|l| (l.address(address), l));
+        let listener = at.map(listen).transpose()?;
+        let clients = options.listen_for_clients()?;
         let member = draw_member()?;
         let epoch = first_epoch(options, member)?;
         let hello = Hello {
@@ -166,45 +176,24 @@ impl Primary {
             role: Role::Primary,
             member,
             epoch,
-            running: false,
+            running: listener.is_none(),
             machine: header.machine.id(),
             log_header: header.encode()?.0,
         };
         let (change, changes) = unbounded();
-        let side = Side::new(hello, timing(options, header), surroundings, None, change, SECONDARIES);
+        let times = timing(options, header);
+        let side = Side::new(hello, times, surroundings, SECONDARIES, options, (change, None));
         start_threads(&side, options, changes, clients)?;
-        let waiting = Arc::clone(&side);
-        spawn("listener", move || {
-            // One secondary at a time, until one fits. Later ones find nobody listening.
-            while !waiting.is_started() {
-                let Ok(stream) = listener.accept() else { return };
-                let (closed, gone) = unbounded::<()>();
-                let (hearing, closing, id) =
-                    (Arc::clone(&waiting), Arc::clone(&waiting), waiting.name_peer());
-                let on_message = move |message| {
-                    hearing.event(Event::PeerMessage(id, message));
-                    true
-                };
-                let on_close = move || {
-                    closing.peer_closed(id);
-                    drop(closed);
-                };
-                if let Ok(peer) = attend(stream, "peer", on_message, on_close) {
-                    waiting.add_peer(id, peer);
-                    while !waiting.is_started()
-                        && gone.recv_timeout(Duration::from_millis(5)).is_err_and(|e| e.is_timeout())
-                    {
-                    }
-                }
-            }
-        })?;
+        let listens_on =
+            listener.map(|(address, listener)| wait_for_secondary(&side, listener).map(|()| address));
+        let listens_on = listens_on.transpose()?;
         let sink = PairSink::new(Arc::clone(&side), header)?;
         Ok(Self { side, sink, listens_on })
     }
 
     /// Where a secondary can connect: with the port that the host chose, if it was to choose one.
-    pub fn listens_on(&self) -> &Address {
-        &self.listens_on
+    pub fn listens_on(&self) -> Option<&Address> {
+        self.listens_on.as_ref()
     }
 
     /// Waits for the secondary and runs the machine under `live`, to the end of the guest or of this side.
@@ -218,21 +207,48 @@ impl Primary {
         log: Log,
         header: &Header,
     ) -> Result<Ended, PairError> {
-        let Self { side, mut sink, .. } = self;
-        if !side.wait_started() {
+        let Self { side, mut sink, listens_on } = self;
+        if listens_on.is_some() && !side.wait_started() {
             let reason = side.wait_stopped();
             return Ok(ended(&side, reason, None, None));
         }
         sink.send_to(side.peers_from_power_on());
         let record = Record::new(live, (log, sink), header);
-        lead(&side, machine, record)
+        lead(&side, machine, record, header)
     }
+}
+
+/// Takes one secondary at a time, until one fits. Later ones find nobody listening.
+fn wait_for_secondary(side: &Arc<Side>, listener: Listener) -> Result<(), PairError> {
+    let waiting = Arc::clone(side);
+    spawn("listener", move || {
+        while !waiting.is_started() {
+            let Ok(stream) = listener.accept() else { return };
+            let (closed, gone) = unbounded::<()>();
+            let (hearing, closing, id) = (Arc::clone(&waiting), Arc::clone(&waiting), waiting.name_peer());
+            let on_message = move |message| {
+                hearing.event(Event::PeerMessage(id, message));
+                true
+            };
+            let on_close = move || {
+                closing.peer_closed(id);
+                drop(closed);
+            };
+            if let Ok(peer) = attend(stream, "peer", on_message, on_close) {
+                waiting.add_peer(id, peer);
+                while !waiting.is_started()
+                    && gone.recv_timeout(Duration::from_millis(5)).is_err_and(|e| e.is_timeout())
+                {
+                }
+            }
+        }
+    })
 }
 
 /// What a secondary needs for an exit and what is computed up to the next one, about. Time itself would count idle time, too.
 const EXIT_TIME: TimeBase = TimeBase { num: 4000, den: 1 };
 
-fn timing(options: &Options, header: &Header) -> Timing {
+pub(super) fn timing(options: &Options, header: &Header) -> Timing {
     let time_base = header.machine.reckoning.time_base().unwrap_or(EXIT_TIME);
     Timing { time_base, ..options.timing }
 }
@@ -253,7 +269,7 @@ fn first_epoch(options: &Options, leader: MemberId) -> Result<u64, PairError> {
 }
 
 /// A name that nobody else has.
-fn draw_member() -> Result<MemberId, PairError> {
+pub(super) fn draw_member() -> Result<MemberId, PairError> {
     let mut bytes = [0; 8];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
         .map_err(|e| PairError::Run(format!("no random numbers: {e}; the host's kernel has to give them")))?;
@@ -323,12 +339,12 @@ impl Secondary {
             role: Role::Secondary,
             member: draw_member()?,
             machine: machine.id(),
-            log_header: Vec::new(),
             ..hello.clone()
         };
         let (change, changes) = unbounded();
-        let following = Some(Arc::clone(&feed));
-        let side = Side::new(ours, timing(options, &header), surroundings, following, change, SECONDARIES);
+        let times = timing(options, &header);
+        let side = Side::new(ours, times, surroundings, SECONDARIES, options, (change, None));
+        side.follow(Arc::clone(&feed));
         start_threads(&side, options, changes, clients)?;
         let sink = PairSink::new(Arc::clone(&side), &header)?;
         attend_primary(&side, stream, hello)?;
@@ -340,32 +356,49 @@ impl Secondary {
             };
         }
         let replay = Replay::new(FeedSource::new(feed), NoOutput, disks);
-        let mut world = Paired::following(
-            Record::new(replay, (log, sink), &header),
-            Arc::clone(&side),
-            machine.reckoning(),
-        );
-        match machine.run(&mut world) {
-            Ok(pause) => follow_to_the_end(&side, machine, world.into_world(), pause),
-            Err(RunError::World(Stop::EndOfLog)) => {
-                let at = machine.at();
-                let record = world.into_world().map_world(|replay| live(replay.into_live(), at));
-                side.event(Event::EndReached);
-                lead(&side, machine, record)
-            }
-            Err(error) => give_up(&side, world.world(), error),
-        }
+        follow(&side, machine, Record::new(replay, (log, sink), &header), live, &header)
     }
 }
 
-/// Runs a live machine to the end of the guest or of this side.
+/// Runs a machine that follows, and leads with it when it has come to the end of what there is to follow.
+pub(super) fn follow<L: World>(
+    side: &Arc<Side>,
+    machine: &mut Machine,
+    record: Record<Replay<FeedSource, NoOutput>, Sinks>,
+    live: impl FnOnce(Handover<NoOutput>, At) -> L,
+    header: &Header,
+) -> Result<Ended, PairError> {
+    let mut world = Paired::following(record, Arc::clone(side), machine.reckoning());
+    match machine.run(&mut world) {
+        Ok(pause) => follow_to_the_end(side, machine, world.into_world(), pause),
+        Err(RunError::World(Stop::EndOfLog)) => {
+            let at = machine.at();
+            let record = world.into_world().map_world(|replay| live(replay.into_live(), at));
+            side.event(Event::EndReached);
+            lead(side, machine, record, header)
+        }
+        Err(error) => give_up(side, world.world(), error),
+    }
+}
+
+/// Runs a live machine to the end of the guest or of this side. In between, it is copied to standbys.
 fn lead<W: World>(
     side: &Arc<Side>,
     machine: &mut Machine,
     record: Record<W, Sinks>,
+    header: &Header,
 ) -> Result<Ended, PairError> {
     let mut world = Paired::leading(record, Arc::clone(side), machine.reckoning());
-    match machine.run(&mut world) {
+    let outcome = loop {
+        match machine.run(&mut world) {
+            Err(RunError::World(Stop::Quit)) if side.desk.is_wanted() && !side.must_stop() => {
+                serve_clone(side, machine, world.world(), header);
+            }
+            outcome => break outcome,
+        }
+    };
+    side.desk.close();
+    match outcome {
         Ok(pause) => {
             conclude(machine, world.world(), pause)?;
             side.event(Event::MachineEnded(machine.at()));
@@ -434,7 +467,7 @@ fn describe(error: &RunError) -> String {
     }
 }
 
-fn ended(
+pub(super) fn ended(
     side: &Side,
     reason: Option<StopReason>,
     pause: Option<Pause>,

@@ -2,20 +2,23 @@
 //!
 //! Not responsible for: deciding (`protocol`), the machine (`run`).
 
-use super::connection::Outgoing;
+use super::address::Address;
+use super::clone::{Copied, Desk, DiskBlocks, Part, copy_to};
+use super::connection::{Outgoing, spawn};
 use super::feed::Feed;
+use super::run::Options;
 use crate::protocol::{
-    Action, ClientId, Event, Figures, Hello, Member, Membership, Message, PeerId, StopReason, Timing,
-    ToClient,
+    Action, ClientId, ClonePart, Event, Figures, Hello, Member, Membership, Message, PeerId, Phase,
+    StopReason, Timing, ToClient,
 };
-use crossbeam::channel::Sender;
-use gemel_log::{ByteCounts, Class};
+use crossbeam::channel::{Sender, unbounded};
+use gemel_log::{ByteCounts, Class, Header};
 use parking_lot::{Condvar, Mutex};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// Bytes to the peer that may wait before the guest has to.
@@ -41,8 +44,17 @@ pub trait Surroundings: Send + Sync {
     /// Makes the machine's thread look at its world soon.
     fn nudge(&self);
 
+    /// Called once, too: the side, which can be told to take secondaries, to part from them, or to hand over.
+    fn obey(&self, side: Arc<Side>);
+
     /// Whether somebody asked this process to end.
     fn asked_to_quit(&self) -> bool;
+
+    /// The machine's disks, in order: what a clone of it copies, or is copied to.
+    fn disks(&self) -> &[Arc<dyn DiskBlocks>];
+
+    /// Tells the person who runs this side.
+    fn say(&self, news: &str);
 }
 
 /// A side's figures, as it tells them.
@@ -53,8 +65,48 @@ pub struct Report {
     pub figures: Figures,
     /// Log bytes so far, by class.
     pub log: ByteCounts,
+    /// The copies made of this machine.
+    pub clones: CloneFigures,
+    /// How long the guest ran without another side that could go on with it (ns).
+    pub unprotected: u64,
     /// When this was said (ns of the host's monotonic clock, as all moments in it).
     pub now: u64,
+}
+
+/// What copying the machine to standbys took.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct CloneFigures {
+    /// How many standbys got the machine.
+    pub made: u64,
+    /// How long the guest stood still for the last one's cut (ns).
+    pub pause: u64,
+    /// How long the last one took, with the guest running (ns).
+    pub took: u64,
+    /// Pages sent for it.
+    pub pages: u64,
+    /// Disk blocks sent for it.
+    pub blocks: u64,
+    /// Bytes sent for it.
+    pub bytes: u64,
+    /// Times that what had changed meanwhile was sent again.
+    pub rounds: u32,
+}
+
+/// What a standby's machine is made of, as it comes.
+pub(super) enum Coming {
+    /// A part of the machine.
+    Part(ClonePart),
+    /// The log begins here.
+    Cut(Arc<Feed>, Box<Header>),
+}
+
+/// How long this side leads alone.
+#[derive(Default)]
+struct Alone {
+    /// Since when, if it does.
+    since: Option<u64>,
+    /// Before that (ns).
+    before: u64,
 }
 
 #[derive(Default)]
@@ -68,7 +120,19 @@ struct Progress {
 pub struct Side {
     member: Mutex<Member>,
     surroundings: Box<dyn Surroundings>,
-    feed: Option<Arc<Feed>>,
+    feed: OnceLock<Arc<Feed>>,
+    /// A standby's machine goes there.
+    coming: Option<Sender<Coming>>,
+    /// Where copies of this machine are made, and what the peers say to it.
+    pub(super) desk: Desk,
+    copies: Mutex<BTreeMap<PeerId, Sender<Part>>>,
+    max_pause: Duration,
+    clones: Mutex<CloneFigures>,
+    alone: Mutex<Alone>,
+    /// Somebody wants the guest to run on this side alone.
+    unprotected: AtomicBool,
+    /// Where standbys may wait, the next first.
+    standbys: Mutex<VecDeque<Address>>,
     changes: Sender<Membership>,
     peers: Mutex<BTreeMap<PeerId, Outgoing<Message>>>,
     next_peer: AtomicU64,
@@ -79,18 +143,27 @@ pub struct Side {
 }
 
 impl Side {
+    /// A side of these parts; `coming` is where a standby's machine goes.
     pub(super) fn new(
         hello: Hello,
         timing: Timing,
         surroundings: Box<dyn Surroundings>,
-        feed: Option<Arc<Feed>>,
-        changes: Sender<Membership>,
         wanted: usize,
+        options: &Options,
+        (changes, coming): (Sender<Membership>, Option<Sender<Coming>>),
     ) -> Arc<Self> {
         let side = Arc::new(Self {
             member: Mutex::new(Member::new(hello, wanted, timing, now())),
             surroundings,
-            feed,
+            feed: OnceLock::new(),
+            coming,
+            desk: Desk::default(),
+            copies: Mutex::default(),
+            max_pause: options.max_pause,
+            standbys: Mutex::new(options.standbys.iter().cloned().collect()),
+            clones: Mutex::default(),
+            alone: Mutex::default(),
+            unprotected: AtomicBool::new(false),
             changes,
             peers: Mutex::default(),
             next_peer: AtomicU64::new(1),
@@ -101,11 +174,17 @@ impl Side {
         });
         let observed = Arc::clone(&side);
         side.surroundings.observe(Arc::new(move || observed.report()));
+        side.surroundings.obey(Arc::clone(&side));
         side
     }
 
+    /// This side follows a log from here on.
+    pub(super) fn follow(&self, feed: Arc<Feed>) {
+        let _ = self.feed.set(feed); // once in a side's life
+    }
+
     /// Something happened.
-    pub(super) fn event(&self, event: Event) {
+    pub(super) fn event(self: &Arc<Self>, event: Event) {
         let mut member = self.member.lock();
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
@@ -117,7 +196,7 @@ impl Side {
     }
 
     /// Does what was decided; returns what follows from it.
-    fn carry_out(&self, member: &Member, action: Action) -> Option<Event> {
+    fn carry_out(self: &Arc<Self>, member: &Member, action: Action) -> Option<Event> {
         match action {
             Action::ToPeer(id, message) => {
                 if let Some(peer) = self.peers.lock().get(&id) {
@@ -129,9 +208,14 @@ impl Side {
                     peer.close();
                 }
             }
-            // Nothing here copies a running machine yet, or becomes a copy.
-            Action::Clone(id) => return Some(Event::CloneFailed(id)),
-            Action::ClonePart(_) | Action::Cut { .. } => {}
+            Action::Clone(id) => return self.start_copy(id),
+            Action::ClonePart(part) => {
+                if let Some(coming) = &self.coming {
+                    // A machine's thread that is gone wants none.
+                    let _ = coming.send(Coming::Part(part));
+                }
+            }
+            Action::Cut { log_header, .. } => return self.begin_feed(&log_header),
             Action::ToClient(id, message) => self.tell(id, message),
             Action::CloseClient(id) => {
                 if let Some(client) = self.clients.lock().remove(&id) {
@@ -150,17 +234,17 @@ impl Side {
             Action::Start => self.proceed(|p| p.started = true),
             Action::Feed(bytes) => {
                 // A peer that sends nonsense is gone for us; what came before it counts.
-                if self.feed.as_ref().is_some_and(|feed| feed.bytes(&bytes).is_err()) {
-                    return self.peers.lock().keys().next().map(|leader| Event::PeerClosed(*leader));
+                if self.feed.get().is_some_and(|feed| feed.bytes(&bytes).is_err()) {
+                    return self.leader_is_gone();
                 }
             }
             Action::Limit(at) => {
-                if let Some(feed) = &self.feed {
+                if let Some(feed) = self.feed.get() {
                     feed.limit(at);
                 }
             }
             Action::EndFeed => {
-                if let Some(feed) = &self.feed {
+                if let Some(feed) = self.feed.get() {
                     feed.end();
                 }
             }
@@ -173,6 +257,140 @@ impl Side {
         None
     }
 
+    /// What a leader sends is nonsense.
+    fn leader_is_gone(&self) -> Option<Event> {
+        self.peers.lock().keys().next().map(|leader| Event::PeerClosed(*leader))
+    }
+
+    fn begin_feed(&self, log_header: &[u8]) -> Option<Event> {
+        let (Ok((feed, header)), Some(coming)) = (Feed::new(log_header), &self.coming) else {
+            return self.leader_is_gone();
+        };
+        self.follow(Arc::clone(&feed));
+        let _ = coming.send(Coming::Cut(feed, Box::new(header)));
+        None
+    }
+
+    /// Copies the running machine to a peer, in a thread of its own.
+    fn start_copy(self: &Arc<Self>, peer: PeerId) -> Option<Event> {
+        let (to, parts) = unbounded();
+        self.copies.lock().insert(peer, to);
+        let side = Arc::clone(self);
+        let started = spawn("clone", move || {
+            copy_to(&side, peer, parts, side.max_pause);
+            side.copies.lock().remove(&peer);
+        });
+        started.is_err().then_some(Event::CloneFailed(peer))
+    }
+
+    /// A standby said something.
+    pub(super) fn hear(self: &Arc<Self>, peer: PeerId, message: Message) {
+        let Message::Clone(part) = &message else { return self.event(Event::PeerMessage(peer, message)) };
+        // A copy that is done wants to hear nothing more.
+        if let Some((copy, part)) = self.copies.lock().get(&peer).zip(Part::read(part)) {
+            let _ = copy.send(part);
+        }
+    }
+
+    /// Says something to a peer that the protocol need not know of; `false` if it is gone.
+    pub(super) fn send(&self, peer: PeerId, message: &Message) -> bool {
+        self.peers.lock().get(&peer).inspect(|peer| peer.send(message)).is_some()
+    }
+
+    /// A copy has left.
+    pub(super) fn copied(&self, copied: Copied) {
+        let Copied { pause, took, pages, blocks, bytes, rounds } = copied;
+        let mut clones = self.clones.lock();
+        *clones = CloneFigures {
+            made: clones.made + 1,
+            pause: pause.as_nanos() as u64,
+            took: took.as_nanos() as u64,
+            pages,
+            blocks,
+            bytes,
+            rounds,
+        };
+        self.say(&format!(
+            "the machine is copied to a standby: {pages} pages and {blocks} disk blocks in {rounds} rounds and {:.2} s; the guest \
+             stood still for {:.1} ms",
+            took.as_secs_f64(),
+            pause.as_secs_f64() * 1e3
+        ));
+    }
+
+    pub(super) fn disks(&self) -> &[Arc<dyn DiskBlocks>] {
+        self.surroundings.disks()
+    }
+
+    pub(super) fn say(&self, news: &str) {
+        self.surroundings.say(news);
+    }
+
+    pub(super) fn nudge(&self) {
+        self.surroundings.nudge();
+    }
+
+    pub(super) fn has_peer(&self, peer: PeerId) -> bool {
+        self.peers.lock().contains_key(&peer)
+    }
+
+    /// Whether the next standby that answers is to be connected.
+    pub(super) fn wants_peer(&self) -> bool {
+        !self.unprotected.load(Ordering::Relaxed) && self.member.lock().wants_peer()
+    }
+
+    /// Keeps account of the time that this side leads alone, and tells of its beginning and end.
+    fn note_protection(&self) {
+        let phase = self.member.lock().figures().phase;
+        let (now, mut alone) = (now(), self.alone.lock());
+        match (alone.since, phase) {
+            (None, Phase::Live) => {
+                alone.since = Some(now);
+                drop(alone);
+                self.say("the guest runs unprotected");
+            }
+            (Some(since), Phase::Primary) => {
+                let seconds = (now - since) as f64 / 1e9;
+                *alone = Alone { since: None, before: alone.before + now - since };
+                drop(alone);
+                self.say(&format!("the guest is protected; it was not for {seconds:.2} s"));
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes secondaries from here on, the one at `standby` first.
+    pub fn protect(&self, standby: Option<Address>) {
+        if let Some(standby) = standby {
+            let mut standbys = self.standbys.lock();
+            standbys.retain(|known| *known != standby);
+            standbys.push_front(standby);
+        }
+        self.unprotected.store(false, Ordering::Relaxed);
+    }
+
+    /// The standby to try next.
+    pub(super) fn next_standby(&self) -> Option<Address> {
+        let mut standbys = self.standbys.lock();
+        let next = standbys.pop_front()?;
+        standbys.push_back(next.clone());
+        Some(next)
+    }
+
+    /// Parts from all secondaries, and takes none until [`Side::protect`].
+    pub fn unprotect(self: &Arc<Self>) {
+        self.unprotected.store(true, Ordering::Relaxed);
+        let figures = self.report().figures;
+        for member in figures.members.into_iter().filter(|m| *m != figures.member) {
+            self.event(Event::Unprotect(member));
+        }
+    }
+
+    /// Hands the guest over to a secondary, with everything that it has done.
+    pub fn fail_over(self: &Arc<Self>) {
+        self.event(Event::FailOver(None));
+    }
+
     fn tell(&self, id: ClientId, message: ToClient) {
         if let Some(client) = self.clients.lock().get(&id) {
             client.send(&message);
@@ -180,7 +398,7 @@ impl Side {
     }
 
     fn halt_machine(&self) {
-        if let Some(feed) = &self.feed {
+        if let Some(feed) = self.feed.get() {
             feed.stop();
         }
         self.surroundings.nudge();
@@ -192,12 +410,13 @@ impl Side {
     }
 
     /// Time passes.
-    pub(super) fn tick(&self) {
+    pub(super) fn tick(self: &Arc<Self>) {
         if self.surroundings.asked_to_quit() && !std::mem::replace(&mut self.progress.lock().quit, true) {
             self.changed.notify_all();
             self.halt_machine();
         }
         self.event(Event::Tick);
+        self.note_protection();
     }
 
     /// A name for the next connection to a peer.
@@ -205,13 +424,14 @@ impl Side {
         PeerId(self.next_peer.fetch_add(1, Ordering::Relaxed))
     }
 
-    pub(super) fn add_peer(&self, id: PeerId, peer: Outgoing<Message>) {
+    pub(super) fn add_peer(self: &Arc<Self>, id: PeerId, peer: Outgoing<Message>) {
         self.peers.lock().insert(id, peer);
         self.event(Event::PeerConnected(id));
     }
 
-    pub(super) fn peer_closed(&self, id: PeerId) {
+    pub(super) fn peer_closed(self: &Arc<Self>, id: PeerId) {
         self.peers.lock().remove(&id);
+        self.copies.lock().remove(&id);
         self.event(Event::PeerClosed(id));
     }
 
@@ -224,7 +444,7 @@ impl Side {
         self.clients.lock().insert(id, client);
     }
 
-    pub(super) fn client_closed(&self, id: ClientId) {
+    pub(super) fn client_closed(self: &Arc<Self>, id: ClientId) {
         self.clients.lock().remove(&id);
         self.event(Event::ClientClosed(id));
     }
@@ -279,7 +499,11 @@ impl Side {
     }
 
     fn report_of(&self, member: &Member) -> Report {
-        Report { figures: member.figures(), log: *self.counts.lock(), now: now() }
+        let alone = self.alone.lock();
+        let now = now();
+        let unprotected = alone.before + alone.since.map_or(0, |since| now.saturating_sub(since));
+        let (figures, log, clones) = (member.figures(), *self.counts.lock(), *self.clones.lock());
+        Report { figures, log, clones, unprotected, now }
     }
 
     /// The figures.

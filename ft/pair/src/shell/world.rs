@@ -6,7 +6,7 @@ use super::side::Side;
 use crate::protocol::{Channel, Event};
 use gemel_machine::{At, Input, Output, Reckoning, Stop, StopAt, VirtTime, World, forward_to_world};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Guest time between two marks at most. Without them the secondary would not know how far a guest has come that
 /// takes no input.
@@ -30,12 +30,14 @@ pub struct Paired<W> {
     marked: VirtTime,
     /// Something happened since, which has to be covered by a mark at this count.
     due: Option<u64>,
+    /// When a guest that leads was last let run.
+    running: Instant,
 }
 
 impl<W: World> Paired<W> {
     pub(super) fn leading(world: W, side: Arc<Side>, reckoning: Reckoning) -> Self {
         let batch = if reckoning == Reckoning::Exits { EXIT_BATCH } else { OUTPUT_BATCH };
-        Self { world, side, leads: true, batch, marked: VirtTime(0), due: None }
+        Self { world, side, leads: true, batch, marked: VirtTime(0), due: None, running: Instant::now() }
     }
 
     pub(super) fn following(world: W, side: Arc<Side>, reckoning: Reckoning) -> Self {
@@ -67,7 +69,7 @@ impl<W: World> Paired<W> {
     fn hold(&mut self, at: At) -> Result<(), Stop> {
         self.mark(at);
         self.side.event(Event::Held);
-        while self.side.must_wait() && !self.side.must_stop() {
+        while self.side.must_wait() && !self.side.must_stop() && !self.side.desk.is_wanted() {
             std::thread::sleep(Duration::from_micros(200));
         }
         if self.side.must_stop() { Err(Stop::Quit) } else { Ok(()) }
@@ -91,6 +93,16 @@ impl<W: World> World for Paired<W> {
         if !self.leads {
             // Before the world inside waits for more to follow.
             self.side.event(Event::Reached(at));
+        }
+        if self.leads && self.side.desk.is_wanted() && !self.side.must_stop() {
+            // The machine's thread has something to do between two runs, and comes back.
+            return Err(Stop::Quit);
+        }
+        if self.leads
+            && let Some(pause) = self.side.desk.hold_up(std::mem::replace(&mut self.running, Instant::now()))
+        {
+            std::thread::sleep(pause);
+            self.running = Instant::now();
         }
         if self.side.must_stop() {
             return Err(Stop::Quit);
