@@ -31,8 +31,9 @@ pub struct MachineOptions {
     /// A disk: file=PATH,if=virtio[,snapshot=on|,overlay=PATH|,readonly=on]; repeatable
     #[arg(long, value_name = "SPEC")]
     pub drive: Vec<DriveSpec>,
-    /// A network interface: tap,ifname=NAME or stream,addr=unix:PATH|tcp:HOST:PORT[,server] (QEMU's and passt's frames behind their
-    /// lengths), each with mac=XX:XX:XX:XX:XX:XX where two guests share a network; repeatable
+    /// A network interface: user[,hostfwd=tcp:[ADDR]:PORT-[GUEST]:PORT...] (needs no privilege), tap,ifname=NAME, or
+    /// stream,addr=unix:PATH|tcp:HOST:PORT[,server] (QEMU's and passt's frames behind their lengths); each with
+    /// mac=XX:XX:XX:XX:XX:XX where two guests share a network; repeatable
     #[arg(long, value_name = "SPEC")]
     pub net: Vec<NetSpec>,
     /// CPU model and features, as in x86-64-v2,+pcid: x86-64-v2; x86-64-v3 with AVX2, FMA, BMI, AES, SHA, RDRAND; x86-64-v4 with AVX-512

@@ -10,6 +10,7 @@ pub mod guest;
 pub mod kernel;
 pub mod pair;
 pub mod results;
+pub mod services;
 pub mod terminal;
 pub mod typist;
 

@@ -39,7 +39,7 @@ pub enum NetKind {
     },
 }
 
-const KNOWN: &str = "known are tap,ifname=NAME; stream,addr=unix:PATH|tcp:HOST:PORT[,server]; user[,hostfwd=FORWARD...]; \
+const KNOWN: &str = "known are tap,ifname=NAME; stream,addr=unix:PATH|tcp:HOST:PORT[,server]; user[,hostfwd=tcp:[ADDR]:PORT-[GUEST]:PORT...]; \
      and with each mac=XX:XX:XX:XX:XX:XX";
 
 /// The first five bytes of addresses that nobody gave; the last is the interface's number. Locally administered, in the range that
