@@ -23,6 +23,7 @@ Exit codes:
   7      the other side of the pair has the guest: this one stopped
   8      the log is cut off: replayed up to its last whole entry
   10     check --against: the two hosts fit on no engine
+  12     verify-outputs: an output left too early, or was lost, or is another one
   2v+1   the guest wrote v to the debug-exit port
   128+n  ended by signal n";
 
@@ -55,6 +56,12 @@ pub enum Ending {
     Checked,
     /// It was checked against another, and the two can do nothing together.
     Unlike,
+    /// The ledgers prove that every output left as it should.
+    Proved,
+    /// Nothing in them speaks against it, and some of it rests on one side's word.
+    Unproved,
+    /// They prove that it is not so.
+    Refuted(String),
 }
 
 impl Ending {
@@ -81,7 +88,8 @@ impl Ending {
             | Self::Limit
             | Self::LogEnd
             | Self::PeerEnded
-            | Self::Checked => 0,
+            | Self::Checked
+            | Self::Proved => 0,
             Self::Guest(Pause::Power(PowerEvent::Reset) | Pause::TripleFault) => 3,
             // As QEMU's isa-debug-exit.
             Self::Guest(Pause::Power(PowerEvent::DebugExit(value))) => (value << 1 | 1) as u8,
@@ -92,8 +100,9 @@ impl Ending {
             Self::Host(_) => 6,
             Self::Lost => 7,
             Self::LogDamaged(_) => BAD_INPUT,
-            Self::LogCut => 8,
+            Self::LogCut | Self::Unproved => 8,
             Self::Unlike => 10,
+            Self::Refuted(_) => 12,
         }
     }
 
@@ -118,6 +127,9 @@ impl Ending {
             Self::PeerEnded => "peer-ended",
             Self::Checked => "checked",
             Self::Unlike => "unlike",
+            Self::Proved => "proved",
+            Self::Unproved => "unproved",
+            Self::Refuted(_) => "refuted",
         }
     }
 }
@@ -143,7 +155,12 @@ impl fmt::Display for Ending {
             Self::PeerEnded => f.write_str("the guest ended at the primary"),
             Self::Checked => f.write_str("the host was checked"),
             Self::Unlike => f.write_str("the two hosts cannot be a pair on any engine"),
-            Self::LogDamaged(report) | Self::Diverged(report) | Self::Host(report) => f.write_str(report),
+            Self::Proved => f.write_str("every output left after its acknowledgement, and none is lost"),
+            Self::Unproved => f.write_str("nothing is wrong, but some of it rests on one side's word"),
+            Self::Refuted(report)
+            | Self::LogDamaged(report)
+            | Self::Diverged(report)
+            | Self::Host(report) => f.write_str(report),
         }
     }
 }

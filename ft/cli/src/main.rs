@@ -32,6 +32,7 @@ mod standby;
 mod subject;
 mod trust;
 mod verify;
+mod verify_outputs;
 mod watch;
 mod world;
 
@@ -86,6 +87,9 @@ enum Command {
     /// Judges a log while it is still written: beside a pair, on its secondary's log, without the pair's knowledge
     #[command(after_help = exit::TABLE)]
     Checker(checker::Args),
+    /// Proves from the ledgers of all sides of a pair that no output left before its acknowledgement, and none is lost
+    #[command(after_help = exit::TABLE)]
+    VerifyOutputs(verify_outputs::Args),
     /// Finds where two recorded runs part, by their logs' entries and by their machines' states
     #[command(after_help = exit::TABLE)]
     Diff(diff::Args),
@@ -134,6 +138,7 @@ fn main() -> ExitCode {
             Command::Console(args) => console::run(args),
             Command::Demo(args) => demo::run(args),
             Command::Verify(args) => verify::run(args),
+            Command::VerifyOutputs(args) => verify_outputs::run(args),
             Command::Checker(args) => checker::run(args),
             Command::Diff(args) => diff::run(args),
             Command::Check(args) => check::run(args),

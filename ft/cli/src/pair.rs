@@ -47,6 +47,9 @@ pub struct PairOptions {
     /// Writes the log to a file as well; it goes on when this side goes live
     #[arg(long, value_name = "FILE")]
     pub log: Option<PathBuf>,
+    /// Writes down every output that leaves, what let it leave, and what this side acknowledged, for gemel verify-outputs
+    #[arg(long, value_name = "FILE")]
+    pub ledger: Option<PathBuf>,
     /// Milliseconds of silence after which a secondary suspects its primary
     #[arg(long, value_name = "MS", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..))]
     pub silence: u64,
@@ -112,6 +115,7 @@ impl PairOptions {
             trust: self.trust.trust()?,
             standbys: self.standby.clone(),
             max_pause: Duration::from_millis(self.max_pause),
+            ledger: self.ledger.clone(),
         })
     }
 

@@ -2,5 +2,6 @@
 //!
 //! Not responsible for: recording and replaying (`gemel-replay`), disks and terminals (`gemel-host`).
 
+pub mod ledger;
 pub mod protocol;
 pub mod shell;

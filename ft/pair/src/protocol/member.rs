@@ -13,7 +13,7 @@ use gemel_machine::{At, Digest};
 use serde::{Deserialize, Serialize};
 
 /// Outputs that are kept while nobody fetches them.
-const RING_CAPACITY: usize = 1 << 20;
+pub const RING_CAPACITY: usize = 1 << 20;
 
 /// What happens to a side.
 #[derive(Clone, Debug)]

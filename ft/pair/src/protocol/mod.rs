@@ -31,7 +31,7 @@ mod watch;
 pub use client::{ClientAction, ClientEvent, ConsoleClient};
 pub use console::{ClientId, ConsoleServer, INPUT_WINDOW, ToClient, ToServer};
 pub use latency::{LATENCY_BOUNDS, Latencies};
-pub use member::{Action, Event, Figures, Member};
+pub use member::{Action, Event, Figures, Member, RING_CAPACITY};
 pub use membership::{Changed, MemberId, Membership, PeerId};
 pub use message::{
     ClonePart, Cut, FrameError, Goodbye, Hello, MAX_FRAME, Mark, Message, PROTOCOL, decode, encode,

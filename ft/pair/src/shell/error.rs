@@ -30,6 +30,9 @@ pub enum PairError {
     /// The arbiter's directory cannot be used.
     #[error("cannot use the arbiter's directory {0}: {1}; both sides must reach and write it")]
     Arbiter(PathBuf, #[source] io::Error),
+    /// The ledger cannot be made.
+    #[error("cannot write the ledger {0}: {1}")]
+    Ledger(PathBuf, #[source] io::Error),
     /// The peer is none, and why.
     #[error("the peer does not fit: {0}")]
     Refused(String),

@@ -16,6 +16,7 @@ mod console;
 mod error;
 mod feed;
 mod keys;
+mod ledger;
 mod listener;
 mod protect;
 mod run;

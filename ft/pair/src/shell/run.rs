@@ -25,6 +25,7 @@ use gemel_machine::{At, Machine, Pause, RunError, Stop, TimeBase, World};
 use gemel_replay::{Conclusion, Diverged, EntrySource, Handover, NoOutput, Record, Replay, ReplayDisks};
 use std::fs::File;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::sleep;
 use std::time::Duration;
@@ -51,6 +52,8 @@ pub struct Options {
     pub standbys: Vec<Address>,
     /// How long the guest may stand still for a standby to get the rest of its machine.
     pub max_pause: Duration,
+    /// Where what leaves is written down.
+    pub ledger: Option<PathBuf>,
 }
 
 impl Options {
@@ -182,7 +185,7 @@ impl Primary {
         };
         let (change, changes) = unbounded();
         let times = timing(options, header);
-        let side = Side::new(hello, times, surroundings, SECONDARIES, options, (change, None));
+        let side = Side::new(hello, times, surroundings, SECONDARIES, options, (change, None))?;
         start_threads(&side, options, changes, clients)?;
         let listens_on =
             listener.map(|(address, listener)| wait_for_secondary(&side, listener).map(|()| address));
@@ -343,7 +346,7 @@ impl Secondary {
         };
         let (change, changes) = unbounded();
         let times = timing(options, &header);
-        let side = Side::new(ours, times, surroundings, SECONDARIES, options, (change, None));
+        let side = Side::new(ours, times, surroundings, SECONDARIES, options, (change, None))?;
         side.follow(Arc::clone(&feed));
         start_threads(&side, options, changes, clients)?;
         let sink = PairSink::new(Arc::clone(&side), &header)?;
@@ -474,5 +477,6 @@ pub(super) fn ended(
     diverged: Option<Box<Diverged>>,
 ) -> Ended {
     side.drain(DRAIN);
+    side.end_ledger();
     Ended { reason, pause, diverged, report: side.report() }
 }

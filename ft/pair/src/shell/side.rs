@@ -5,8 +5,11 @@
 use super::address::Address;
 use super::clone::{Copied, Desk, DiskBlocks, Part, copy_to};
 use super::connection::{Outgoing, spawn};
+use super::error::PairError;
 use super::feed::Feed;
+use super::ledger::LedgerFile;
 use super::run::Options;
+use crate::ledger::Witness;
 use crate::protocol::{
     Action, ClientId, ClonePart, Event, Figures, Hello, Member, Membership, Message, PeerId, Phase,
     StopReason, Timing, ToClient,
@@ -140,6 +143,8 @@ pub struct Side {
     counts: Mutex<ByteCounts>,
     progress: Mutex<Progress>,
     changed: Condvar,
+    /// Who writes down what leaves. Locked only by who holds `member`.
+    ledger: Option<(Mutex<Witness>, LedgerFile)>,
 }
 
 impl Side {
@@ -151,8 +156,10 @@ impl Side {
         wanted: usize,
         options: &Options,
         (changes, coming): (Sender<Membership>, Option<Sender<Coming>>),
-    ) -> Arc<Self> {
+    ) -> Result<Arc<Self>, PairError> {
+        let ledger = options.ledger.as_deref().map(LedgerFile::create).transpose()?;
         let side = Arc::new(Self {
+            ledger: ledger.map(|file| (Mutex::new(Witness::new(&hello)), file)),
             member: Mutex::new(Member::new(hello, wanted, timing, now())),
             surroundings,
             feed: OnceLock::new(),
@@ -175,7 +182,7 @@ impl Side {
         let observed = Arc::clone(&side);
         side.surroundings.observe(Arc::new(move || observed.report()));
         side.surroundings.obey(Arc::clone(&side));
-        side
+        Ok(side)
     }
 
     /// This side follows a log from here on.
@@ -189,10 +196,31 @@ impl Side {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
             // Under the lock: what is decided first must also be sent first. Nothing below waits.
+            self.witness(|witness| witness.told(&event));
             for action in member.handle(now(), event) {
+                // In the ledger before it leaves.
+                self.witness(|witness| witness.wanted(&action));
                 events.extend(self.carry_out(&member, action));
             }
         }
+    }
+
+    fn witness(&self, f: impl FnOnce(&mut Witness)) {
+        let Some((witness, file)) = &self.ledger else { return };
+        let mut witness = witness.lock();
+        f(&mut witness);
+        let lines = witness.take();
+        if !lines.is_empty() {
+            file.write(lines);
+        }
+    }
+
+    /// Ends the ledger, which says that this side ended in good order.
+    pub(super) fn end_ledger(&self) {
+        let member = self.member.lock();
+        self.witness(Witness::end);
+        drop(member);
+        self.ledger.iter().for_each(|(_, file)| file.finish());
     }
 
     /// Does what was decided; returns what follows from it.
@@ -465,7 +493,9 @@ impl Side {
 
     /// Whether a live guest has to wait: more is on its way than may be.
     pub(super) fn must_wait(&self) -> bool {
-        self.peers.lock().values().any(|peer| peer.waiting() > PEER_QUEUE) || self.member.lock().must_wait()
+        self.peers.lock().values().any(|peer| peer.waiting() > PEER_QUEUE)
+            || self.ledger.as_ref().is_some_and(|(_, file)| file.is_behind())
+            || self.member.lock().must_wait()
     }
 
     pub(super) fn is_started(&self) -> bool {

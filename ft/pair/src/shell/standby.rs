@@ -95,7 +95,7 @@ impl Standby {
         };
         let ((change, changes), (coming, comes)) = (unbounded(), unbounded());
         let times = timing(options, &header);
-        let side = Side::new(ours, times, surroundings, SECONDARIES, options, (change, Some(coming)));
+        let side = Side::new(ours, times, surroundings, SECONDARIES, options, (change, Some(coming)))?;
         start_threads(&side, options, changes, clients)?;
         let leader = attend_primary(&side, stream, hello)?;
         let Some((feed, header, received)) = receive(&side, leader, machine, &comes)? else {

@@ -61,6 +61,9 @@ fn check(plan: Plan) {
     let crashes = plan.crashes.len();
     let clean = plan.client_breaks.is_empty();
     let world = run(plan);
+    let verdict = world.verdict();
+    assert!(verdict.violations.is_empty(), "the ledgers: {verdict:?}");
+    assert!(verdict.unproved == 0 || crashes > 0, "{verdict:?}");
     let a = world.authority();
     let side = &world.sides[a];
 

@@ -3,6 +3,7 @@
 
 use crate::toy::{Dice, Entry, Followed, STEP, Toy};
 use gemel_machine::TimeBase;
+use gemel_pair::ledger::{Line, Told, Verdict, Witness, prove};
 use gemel_pair::protocol::*;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -103,6 +104,8 @@ enum Fault {
 
 pub struct Side {
     pub member: Member,
+    witness: Witness,
+    ledger: Vec<Line>,
     pub toy: Toy,
     started: bool,
     following: bool,
@@ -152,6 +155,8 @@ fn side(role: Role, ends_at: u64) -> Side {
         log_header: Vec::new(),
     };
     Side {
+        witness: Witness::new(&hello),
+        ledger: Vec::new(),
         member: Member::new(hello, 1, timing(), 0),
         toy: Toy::new(ends_at),
         started: false,
@@ -409,6 +414,12 @@ impl World {
         self.at(when, Happening::Answer(s, answer));
     }
 
+    /// What the ledgers of both sides prove.
+    pub fn verdict(&self) -> Verdict {
+        let told = |(name, side): (&str, &Side)| Told { name: name.into(), lines: side.ledger.clone() };
+        prove(&["primary", "secondary"].into_iter().zip(&self.sides).map(told).collect::<Vec<_>>())
+    }
+
     fn holds(&self) -> &Membership {
         self.register.last().expect("the primary wrote it at power-on")
     }
@@ -419,7 +430,11 @@ impl World {
     }
 
     fn handle(&mut self, s: usize, event: Event) {
+        self.sides[s].witness.told(&event);
         for action in self.sides[s].member.handle(self.now, event) {
+            self.sides[s].witness.wanted(&action);
+            let lines = self.sides[s].witness.take();
+            self.sides[s].ledger.extend(lines);
             match action {
                 Action::ToPeer(_, message) => {
                     if self.link_open {

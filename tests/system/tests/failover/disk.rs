@@ -135,6 +135,7 @@ impl DiskTrial<'_> {
         sides[survivor].take().context("no such side")?.succeed()?;
         check_image(&fs::read(&images[survivor])?, said.written).context("the survivor's image")?;
         trial::replay(folder, role, Engine::Interp, &shown)?;
+        trial::ledgers(folder, &shown, fault)?;
         if early.is_some() {
             return Ok(Outcome { early: true, ..Outcome::default() });
         }

@@ -4,7 +4,8 @@
 //!
 //! prints the whole matrix's figures; without arguments a few of each kind run. Every trial checks that no line of the guest and
 //! no typed line was lost, repeated or changed, or under disk load that the survivor's image has every block, and that a replay
-//! of the survivor's log prints byte for byte what the console showed, on every engine that is here. `--seed` gives the same moments again, as far as the host's scheduling allows.
+//! of the survivor's log prints byte for byte what the console showed, on every engine that is here, and that the sides' ledgers prove
+//! every output. `--seed` gives the same moments again, as far as the host's scheduling allows.
 
 #![allow(clippy::unwrap_used)] // a harness that cannot do its work has failed
 

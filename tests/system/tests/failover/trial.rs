@@ -117,6 +117,7 @@ pub fn side(folder: &Path, role: &str, mut command: Command, fault: Fault) -> Co
     if fault != Fault::StopPrimary {
         command.args(["--silence", "1000", "--drop", "2000"]);
     }
+    command.arg("--ledger").arg(folder.join(format!("{role}.ledger")));
     command.arg(format!("--json={}", folder.join(format!("{role}.json")).display()));
     command
 }
@@ -195,6 +196,7 @@ impl Trial<'_> {
         for engine in self.subject.judges {
             replay(folder, role, *engine, &shown)?;
         }
+        ledgers(folder, &shown, self.fault)?;
         if early.is_some() {
             return Ok(Outcome { early: true, ..Outcome::default() });
         }
@@ -220,6 +222,24 @@ impl Trial<'_> {
         }
         Ok(())
     }
+}
+
+/// The sides' ledgers: nothing left before its acknowledgement, and the survivor went on where the other ended. What a secondary
+/// acknowledged in its last moment dies with its ledger's last lines.
+pub fn ledgers(folder: &Path, shown: &[u8], fault: Fault) -> Result<()> {
+    let mut command = gemel("verify-outputs")?;
+    command.args(["primary", "secondary"].map(|role| folder.join(format!("{role}.ledger"))));
+    let figures = folder.join("ledgers.json");
+    command.arg(format!("--json={}", figures.display()));
+    let status = Bounded::start(&mut command, LIMIT)?.finish()?.status;
+    let figures: Value = serde_json::from_slice(&fs::read(&figures)?)?;
+    let proved = status.success() || fault == Fault::KillSecondary && figures["exit"] == "unproved";
+    ensure!(proved, "the ledgers: {figures}");
+    let figure = |name: &str| figures[name].as_u64().unwrap_or_default();
+    let told = figure("outputs") + figure("tail");
+    ensure!(told >= shown.len() as u64, "{} bytes were shown: {figures}", shown.len());
+    ensure!(figure("matched") * 10 > figure("outputs") * 9, "hardly anything is compared: {figures}");
+    Ok(())
 }
 
 /// The oracle: the survivor's own log, replayed, prints what the console showed.
