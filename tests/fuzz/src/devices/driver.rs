@@ -5,6 +5,7 @@
 
 use super::Bench;
 use super::script::target;
+use super::socket::NIC_SLOT;
 use crate::rng::Rng;
 use gemel_devices::pci;
 
@@ -92,7 +93,8 @@ pub fn bring_up(rng: &Rng, bench: &mut Bench, slot: u8) -> u64 {
     set(12, 4, 1);
     set(20, 1, 0xb);
     // A network interface has two queues; here they work on the same rings.
-    for queue in [1, 0] {
+    let queues: &[u64] = if slot == NIC_SLOT { &[1, 0] } else { &[0] };
+    for queue in queues.iter().copied() {
         set(22, 2, queue);
         set(24, 2, rng.pick(&[64, 128, 256, 256, 1, 2, 16]));
         set(26, 2, rng.pick(&[0, 1, 0xffff]));
@@ -142,7 +144,8 @@ pub fn chains(rng: &Rng, bench: &mut Bench, slot: u8) -> u64 {
     }
     put(bench, available, &(rng.below(2) as u16).to_le_bytes());
     put(bench, available + 2, &(index as u16).to_le_bytes());
-    bench.bus.mmio_write(bench.now, base + 0x3000 + 4 * u64::from(rng.once_in(4)), 2, 0);
+    let second = rng.once_in(if slot == NIC_SLOT { 2 } else { 16 });
+    bench.bus.mmio_write(bench.now, base + 0x3000 + 4 * u64::from(second), 2, 0);
     u64::from(bench.bus.interrupt_pending())
 }
 

@@ -19,7 +19,7 @@ pub struct Script {
     subject: &'static Subject,
     /// Disk requests under way.
     requests: Vec<DiskRequest>,
-    /// Disk requests made so far.
+    /// Disk requests and frames made so far.
     pub made: u64,
 }
 
@@ -61,9 +61,13 @@ impl Script {
         };
         let outputs: Vec<Output> = bench.bus.take_outputs().collect();
         for output in &outputs {
-            if let Output::Disk(request) = output {
-                self.made += 1;
-                self.requests.push(request.clone());
+            match output {
+                Output::Disk(request) => {
+                    self.made += 1;
+                    self.requests.push(request.clone());
+                }
+                Output::Frame { .. } => self.made += 1,
+                _ => {}
             }
         }
         Seen { value, outputs }

@@ -122,13 +122,13 @@ pub const SUBJECTS: &[Subject] = &[
         name: "PCI and virtio",
         ports: &[PCI_PORTS],
         windows: &[(pci::MEMORY_WINDOW.start, 0x10_0000), PCI_WINDOW],
-        slots: &[1, 2, 3, 4],
+        slots: &[1, 2, 3, NIC_SLOT],
         plug_in: |s, ram| alone(s, ram, cards()),
         ..NONE
     },
     Subject {
         name: "virtio rings",
-        slots: &[1, 2, 3, 4],
+        slots: &[1, 2, 3, NIC_SLOT],
         windows: &[(pci::MEMORY_WINDOW.start, 0x2_0000)],
         plug_in: |s, ram| alone(s, ram, cards()),
         ..NONE
@@ -155,12 +155,14 @@ pub const SUBJECTS: &[Subject] = &[
             (0, 1 << 40),
         ],
         msrs: APIC_MSRS,
-        slots: &[1, 2, 3, 4],
+        slots: &[1, 2, 3, NIC_SLOT],
         plug_in: whole_board,
         ..NONE
     },
 ];
 
+/// The slot of the network interface, behind the disks.
+pub const NIC_SLOT: u8 = 4;
 /// The network interface's address.
 const MAC: [u8; 6] = [0x52, 0x54, 0, 1, 2, 3];
 /// Wires of a socket.
