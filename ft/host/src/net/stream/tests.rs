@@ -1,6 +1,7 @@
 use super::*;
 use crate::Inputs;
 use crate::inbox::Inbox;
+use crate::net::announce::announcement;
 use gemel_machine::{Input, VirtTime};
 use std::io::Write;
 use std::os::unix::net::UnixStream;
@@ -35,6 +36,26 @@ fn frames_go_both_ways_and_a_second_peer_follows_the_first() {
     }
     drop(stream);
     assert!(!path.exists());
+}
+
+#[test]
+fn a_guest_that_goes_on_here_is_announced_more_than_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("wire");
+    let inbox = Inbox::new();
+    let mut inputs = Inputs::new(Arc::clone(&inbox));
+    let mut stream = Stream::open(&Address::Unix(path.clone()), true, Port::new(&inbox, 2)).unwrap();
+    let mut peer = UnixStream::connect(&path).unwrap();
+    // Once it is heard, what is sent goes to it.
+    peer.write_all(&[&[0, 0, 0, 60][..], &[1; 60]].concat()).unwrap();
+    arrives(&mut inputs, 0);
+    let mac = [0x52, 0x54, 0, 1, 2, 3];
+    stream.went_live(mac);
+    for _ in 0..3 {
+        let mut heard = [0; 64];
+        peer.read_exact(&mut heard).unwrap();
+        assert_eq!((&heard[..4], &heard[4..]), (&[0, 0, 0, 60][..], &announcement(mac)[..]));
+    }
 }
 
 #[test]
