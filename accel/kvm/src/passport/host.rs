@@ -145,6 +145,10 @@ pub fn open(device: &Path) -> Result<(Kvm, Access), Access> {
     })?;
     match kvm.get_api_version() {
         API => Ok((kvm, Access::Usable { api: API, modules: modules() })),
+        // What the system call gives for a device that knows no such request.
+        ..0 => {
+            Err(Access::Broken { why: format!("{shown} is no KVM: it does not say which version it speaks") })
+        }
         other => Err(Access::Broken { why: format!("{shown} speaks version {other}, not {API}") }),
     }
 }

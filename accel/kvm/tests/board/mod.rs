@@ -11,6 +11,7 @@ use gemel_x86::segment::{CS, SS};
 use gemel_x86::{CpuModel, CpuState, Segment, TableRegister};
 use iced_x86::IcedError;
 use iced_x86::code_asm::CodeAssembler;
+use std::io::Write;
 use std::sync::Arc;
 
 /// What the board heard, with the position.
@@ -133,7 +134,8 @@ pub fn run(vcpu: &mut dyn Vcpu, board: &mut Board) -> Exit {
 
 /// Says why a test did not run. That is no pass: nothing was shown.
 pub fn skipped(error: &KvmError) {
-    println!("SKIPPED: {error}");
+    // What macros print is shown of tests that fail only.
+    std::io::stderr().write_all(format!("SKIPPED: {error}\n").as_bytes()).unwrap();
 }
 
 /// RAM of 1 MiB and more, with bytes in it.

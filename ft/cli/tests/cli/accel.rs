@@ -1,6 +1,6 @@
 //! `--accel`: which engine is taken, what is said of it, and what is refused.
 
-use crate::{figures, gemel, kernel};
+use crate::{figures, gemel, kernel, skipped};
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -31,7 +31,7 @@ fn folder() -> tempfile::TempDir {
 fn kvm() -> bool {
     let opened = fs::File::options().read(true).write(true).open("/dev/kvm");
     if let Err(e) = &opened {
-        eprintln!("skipped: /dev/kvm cannot be opened: {e}");
+        skipped(&format!("/dev/kvm cannot be opened: {e}"));
     }
     opened.is_ok()
 }
@@ -68,12 +68,11 @@ fn kvm_without_rights_is_one_line_and_auto_does_without() {
     };
     let mode = fs::metadata("/dev/kvm").map(|metadata| metadata.permissions().mode());
     if mode.is_ok_and(|mode| mode & 0o006 == 0o006) || (!rustix::process::geteuid().is_root() && kvm()) {
-        eprintln!("skipped: everybody may open /dev/kvm here");
-        return;
+        return skipped("everybody may open /dev/kvm here");
     }
     let output = match as_nobody("run --kernel kernel --serial null --accel kvm") {
         Ok(output) => output,
-        Err(e) => return eprintln!("skipped: the program cannot be run as another user: {e}"),
+        Err(e) => return skipped(&format!("the program cannot be run as another user: {e}")),
     };
     let line = String::from_utf8(output.stderr).unwrap();
     assert_eq!((output.status.code(), line.lines().count()), (Some(2), 1), "{line}");
@@ -82,6 +81,59 @@ fn kvm_without_rights_is_one_line_and_auto_does_without() {
     let line = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), ENDED, "{line}");
     assert!(line.contains("takes the interpreter: KVM here: /dev/kvm cannot be opened"), "{line}");
+}
+
+/// `gemel` where the shell command `cover` has put something over /dev/kvm, which this process does not see.
+fn covered(folder: &Path, cover: &str, arguments: &str) -> (Option<i32>, String) {
+    let output = within(cover, env!("CARGO_BIN_EXE_gemel"), arguments.split_whitespace())
+        .current_dir(folder)
+        .output()
+        .unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+/// A program in a mount namespace of its own, in which `cover` was done first.
+fn within<'a>(cover: &str, program: &str, arguments: impl Iterator<Item = &'a str>) -> Command {
+    let mut command = Command::new("unshare");
+    // A user who is nobody can be root in a user namespace, on most systems.
+    let map: &[&str] = if rustix::process::geteuid().is_root() { &[] } else { &["--map-root-user"] };
+    command.args(map).args(["--mount", "sh", "-c", &format!("{cover} && exec \"$@\""), "sh", program]);
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+#[test]
+fn where_there_is_no_kvm_auto_does_without_and_asking_for_it_is_one_line() {
+    for (cover, why) in [
+        ("mount -t tmpfs none /dev", "/dev/kvm cannot be opened: No such file"),
+        ("mount --bind /dev/null /dev/kvm", "/dev/kvm is no KVM"),
+    ] {
+        let can = within(cover, "true", std::iter::empty()).output();
+        if !can.is_ok_and(|done| done.status.success()) {
+            skipped(&format!("no mount namespace here for: {cover}"));
+            continue;
+        }
+        let folder = folder();
+        let gemel = |arguments: &str| covered(folder.path(), cover, arguments);
+        let machine = "--kernel kernel --serial null";
+        let refused = |arguments: &str| {
+            let (code, line) = gemel(arguments);
+            assert_eq!((code, line.lines().count()), (Some(2), 1), "{arguments}: {line}");
+            assert!(line.contains(why) && line.contains("--accel interp"), "{arguments}: {line}");
+        };
+        let took_the_interpreter = |arguments: &str, ended: Option<i32>| {
+            let (code, line) = gemel(arguments);
+            let told = format!("gemel: --accel auto takes the interpreter: KVM here: {why}");
+            assert!(code == ended && line.starts_with(&told), "{arguments}: {line}");
+        };
+        refused(&format!("run {machine} --accel kvm"));
+        refused(&format!("record -o refused {machine} --accel kvm"));
+        assert!(!folder.path().join("refused").exists(), "nothing is left half-written");
+        took_the_interpreter(&format!("run {machine} --accel auto"), ENDED);
+        took_the_interpreter(&format!("record -o log {machine} --accel auto --reckoning exits"), ENDED);
+        took_the_interpreter("replay log --serial null --accel auto", Some(0));
+        refused("replay log --serial null --accel kvm");
+    }
 }
 
 #[test]

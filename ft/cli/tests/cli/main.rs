@@ -18,8 +18,15 @@ mod trust;
 use gemel_log::{Entry, Item, LogReader, LogWriter};
 use serde_json::Value;
 use std::fs::File;
+use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+
+/// Says what a test leaves out, and why.
+fn skipped(why: &str) {
+    // What macros print is shown of tests that fail only.
+    std::io::stderr().write_all(format!("skipped: {why}\n").as_bytes()).unwrap();
+}
 
 /// Runs `gemel` in a folder.
 fn gemel(folder: &Path, arguments: &str) -> Output {
