@@ -105,6 +105,25 @@ fn exposition(report: &Report) -> String {
             "Marks that wait for an acknowledgement.",
             figures.marks_in_flight as f64,
         ),
+        (
+            "unprotected_seconds_total",
+            "counter",
+            "Host time without another side.",
+            seconds(report.unprotected),
+        ),
+        (
+            "clones_total",
+            "counter",
+            "Standbys that got the machine from this side.",
+            report.clones.made as f64,
+        ),
+        (
+            "clone_pause_seconds",
+            "gauge",
+            "How long the last one stopped the guest.",
+            seconds(report.clones.pause),
+        ),
+        ("clone_bytes", "gauge", "Bytes that the last one took.", report.clones.bytes as f64),
     ] {
         metric(&mut text, name, kind, help);
         let _ = writeln!(text, "gemel_{name} {value}");

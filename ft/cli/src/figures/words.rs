@@ -4,7 +4,7 @@
 
 use gemel_log::ByteCounts;
 use gemel_pair::protocol::{Latencies, Phase};
-use gemel_pair::shell::Report;
+use gemel_pair::shell::{CloneFigures, Report};
 use serde_json::{Value, json};
 
 /// The classes of a log's bytes, by name.
@@ -87,6 +87,16 @@ impl<'a> Change<'a> {
             (true, members) => format!("protected, {members} in sync"),
             (false, _) => "UNPROTECTED".into(),
         };
+        let alone = match self.now.unprotected {
+            0 => String::new(),
+            ns => format!("  unprotected for {} so far", time(ns)),
+        };
+        let clones = match self.now.clones {
+            CloneFigures { made: 0, .. } => String::new(),
+            CloneFigures { made, pause, took, .. } => {
+                format!("  clones {made}, the last in {}, pause {}", time(took), time(pause))
+            }
+        };
         let log: f64 = self.log_rates().map(|(_, rate)| rate).sum();
         let by_class: Vec<_> = self
             .log_rates()
@@ -96,7 +106,11 @@ impl<'a> Change<'a> {
         let latency = self.latency();
         let below = |share| latency.below(share).map_or("-".into(), time);
         vec![
-            format!("{side}  {}  epoch {}  {protection}", phase(&figures.phase), figures.epoch),
+            format!(
+                "{side}  {}  epoch {}  {protection}{alone}{clones}",
+                phase(&figures.phase),
+                figures.epoch
+            ),
             format!(
                 "  guest {:.3} s  lag {}  held {}  marks in flight {}",
                 figures.guest_time as f64 / 1e9,

@@ -54,6 +54,7 @@ fn a_pairs_figures_can_be_watched_and_scraped() {
         ("gemel_members", 2.0),
         ("gemel_outputs_total", 1.0),
         ("gemel_outputs_held", 0.0),
+        ("gemel_clones_total", 0.0),
         ("gemel_phase{phase=\"Primary\"}", 1.0),
         ("gemel_output_latency_seconds_count", 1.0),
         ("gemel_output_latency_seconds_bucket{le=\"+Inf\"}", 1.0),
@@ -96,6 +97,9 @@ fn a_pairs_figures_can_be_watched_and_scraped() {
         String::from_utf8(output.stdout).unwrap()
     };
     wait_until("the loss", || gone().contains("UNPROTECTED"));
+    let scraped = http(address, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!((metric(&scraped, "gemel_protected"), metric(&scraped, "gemel_members")), (0.0, 1.0));
+    assert!(metric(&scraped, "gemel_unprotected_seconds_total") > 0.0, "{scraped}");
     let shown = gone();
     assert!(
         shown.contains("unix:primary  Live  epoch") && shown.contains("secondary.control  cannot"),
