@@ -70,6 +70,10 @@ impl DiskBlocks for Replica {
     fn take_changed(&self) -> Vec<u64> {
         self.0.take_changed()
     }
+
+    fn changed(&self) -> usize {
+        self.0.changed()
+    }
 }
 
 impl ReplayDisks for Copies {

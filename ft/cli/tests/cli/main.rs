@@ -13,6 +13,7 @@ mod endings;
 mod figures;
 mod operations;
 mod pair;
+mod standby;
 mod trust;
 
 use gemel_log::{Entry, Item, LogReader, LogWriter};

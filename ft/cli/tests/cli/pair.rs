@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-const LETTERS: usize = 150;
+pub const LETTERS: usize = 150;
 
 /// Prints LETTERS letters, a millisecond or two of guest time apart, and ends by the debug-exit port.
 pub fn alphabet() -> Vec<u8> {
@@ -25,7 +25,7 @@ pub fn alphabet() -> Vec<u8> {
 }
 
 /// The same, but it resets the machine by a triple fault after each letter and counts them in the RTC's RAM.
-fn alphabet_of_resets() -> Vec<u8> {
+pub fn alphabet_of_resets() -> Vec<u8> {
     let mut code = vec![0xb0, 0x70, 0xe6, 0x70, 0xe4, 0x71]; // mov al, 0x70; out 0x70, al; in al, 0x71
     code.extend_from_slice(&[0x88, 0xc3, 0xfe, 0xc0, 0xe6, 0x71]); // mov bl, al; inc al; out 0x71, al
     code.extend_from_slice(&[0x0f, 0xb6, 0xc3, 0xb1, 26, 0xf6, 0xf1]); // movzx eax, bl; mov cl, 26; div cl

@@ -9,12 +9,14 @@
 
 #![allow(clippy::unwrap_used)] // a harness that cannot do its work has failed
 
+mod chain;
 mod console;
 mod disk;
 mod judge;
 mod trial;
 
 use anyhow::Result;
+use chain::Chain;
 use clap::Parser;
 use disk::DiskTrial;
 use gemel_system_tests::engine::Engine;
@@ -41,6 +43,9 @@ struct Args {
     /// Primaries that get a SIGKILL for each choice of engines, where the guest is a kernel that both can run
     #[arg(long, default_value_t = 3)]
     engine_kills: u32,
+    /// Leaders in a row that get a SIGKILL, each when its guest has been copied to a fresh standby
+    #[arg(long, default_value_t = 3)]
+    chain: u32,
     /// Where the random moments come from
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -126,6 +131,13 @@ fn run(args: &Args) -> Result<u32> {
         failed += series(what, count, seed.wrapping_add(kind << 16), trial);
     }
     let trial = |seed| DiskTrial { guest: &blocks, seed }.run();
+    let chain = |seed| Chain { guest: &lines, deaths: args.chain, seed }.run();
+    failed += series(
+        "one leader after another killed",
+        u32::from(args.chain > 0),
+        seed.wrapping_add(4 << 16),
+        chain,
+    );
     failed +=
         series("primary killed while its guest writes", args.disk_kills, seed.wrapping_add(3 << 16), trial);
     Ok(failed + engines(args.engine_kills, seed.wrapping_add(4 << 16))?)

@@ -160,7 +160,7 @@ impl Trial<'_> {
         console.wait_for("@READY lines", BOOT)?;
 
         let mut typed = Vec::new();
-        self.type_for(&mut console, &mut typed, &mut dice, (300, 1200))?;
+        type_for(&mut console, &mut typed, &mut dice, (300, 1200))?;
         let fault = now();
         let early = console.side_live_in(FAILED_OVER)?;
         match self.fault {
@@ -169,11 +169,11 @@ impl Trial<'_> {
             Fault::KillSecondary => secondary.kill()?,
             Fault::StopPrimary => signal(&primary, Signal::STOP)?,
         }
-        self.type_for(&mut console, &mut typed, &mut dice, (300, 700))?;
+        type_for(&mut console, &mut typed, &mut dice, (300, 700))?;
         if self.fault == Fault::StopPrimary && early.is_none() {
             console.wait_for_epoch(FAILED_OVER, SOON)?;
             signal(&primary, Signal::CONT)?;
-            self.type_for(&mut console, &mut typed, &mut dice, (100, 300))?;
+            type_for(&mut console, &mut typed, &mut dice, (100, 300))?;
         }
         let last = format!("GOT {}\r\n", typed.last().context("nothing typed")?);
         console.wait_for(&last, SOON)?;
@@ -204,24 +204,23 @@ impl Trial<'_> {
         ensure!(role == expected, "the {role} survived");
         outcome(folder, role, fault, &console.events()?)
     }
+}
 
-    /// Types numbered lines at random intervals, for a random while (ms).
-    fn type_for(
-        &self,
-        console: &mut Console,
-        typed: &mut Vec<String>,
-        dice: &mut Dice,
-        (least, most): (u64, u64),
-    ) -> Result<()> {
-        let until = Instant::now() + Duration::from_millis(dice.between(least, most));
-        while Instant::now() < until {
-            let line = format!("typed-{}-{:04x}", typed.len(), dice.between(0, 1 << 16));
-            console.type_line(&line)?;
-            typed.push(line);
-            sleep(Duration::from_millis(dice.between(3, 40)));
-        }
-        Ok(())
+/// Types numbered lines at random intervals, for a random while (ms).
+pub fn type_for(
+    console: &mut Console,
+    typed: &mut Vec<String>,
+    dice: &mut Dice,
+    (least, most): (u64, u64),
+) -> Result<()> {
+    let until = Instant::now() + Duration::from_millis(dice.between(least, most));
+    while Instant::now() < until {
+        let line = format!("typed-{}-{:04x}", typed.len(), dice.between(0, 1 << 16));
+        console.type_line(&line)?;
+        typed.push(line);
+        sleep(Duration::from_millis(dice.between(3, 40)));
     }
+    Ok(())
 }
 
 /// The sides' ledgers: nothing left before its acknowledgement, and the survivor went on where the other ended. What a secondary
@@ -244,12 +243,7 @@ pub fn ledgers(folder: &Path, shown: &[u8], fault: Fault) -> Result<()> {
 
 /// The oracle: the survivor's own log, replayed, prints what the console showed.
 pub fn replay(folder: &Path, survivor: &str, engine: Engine, shown: &[u8]) -> Result<()> {
-    let serial = folder.join("replayed");
-    let mut command = gemel("replay")?;
-    command.arg(folder.join(format!("{survivor}.log")));
-    command.args(["--accel", engine.name(), "--serial"]).arg(format!("file:{}", serial.display()));
-    child::run(&mut command, LIMIT).with_context(|| format!("the survivor's log on {engine}"))?;
-    let replayed = fs::read(serial)?;
+    let replayed = replay_of(folder, &folder.join(format!("{survivor}.log")), engine)?;
     if replayed != shown {
         let same = replayed.iter().zip(shown).take_while(|(a, b)| a == b).count();
         bail!(
@@ -259,6 +253,16 @@ pub fn replay(folder: &Path, survivor: &str, engine: Engine, shown: &[u8]) -> Re
         );
     }
     Ok(())
+}
+
+/// What a replay of a log prints.
+pub fn replay_of(folder: &Path, log: &Path, engine: Engine) -> Result<Vec<u8>> {
+    let serial = folder.join("replayed");
+    let mut command = gemel("replay")?;
+    command.arg(log);
+    command.args(["--accel", engine.name(), "--serial"]).arg(format!("file:{}", serial.display()));
+    child::run(&mut command, LIMIT).with_context(|| format!("the survivor's log on {engine}"))?;
+    Ok(fs::read(serial)?)
 }
 
 pub fn outcome(folder: &Path, survivor: &str, fault: u64, events: &[Value]) -> Result<Outcome> {

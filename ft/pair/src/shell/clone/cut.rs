@@ -49,8 +49,7 @@ fn perform<W: World>(
         Errand::Cut { peer, costs, room } => (peer, costs, room),
     };
     let pages = machine.ram().take_changes();
-    // What the disks' share will be is known only by taking it.
-    if !costs.allows(pages.len(), 0) {
+    if !costs.allows(pages.len(), side.disks().iter().map(|disk| disk.changed()).sum()) {
         return Ok(Answer::Pages(pages));
     }
     let mut blocks = Vec::new();

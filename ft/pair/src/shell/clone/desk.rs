@@ -5,7 +5,7 @@
 use crate::protocol::PeerId;
 use gemel_machine::GuestRam;
 use gemel_machine::ram::PAGE_SIZE;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ pub(in crate::shell) enum Errand {
     Cut {
         /// Who gets it.
         peer: PeerId,
-        /// Nanoseconds that copying a page takes, about, and a block.
+        /// How long it takes.
         costs: Costs,
         /// Room for pages, so that the guest does not wait for the host's memory.
         room: Vec<u8>,
@@ -81,6 +81,8 @@ struct Papers {
 /// The desk.
 #[derive(Default)]
 pub(in crate::shell) struct Desk {
+    /// Who copies the machine; the next waits.
+    turn: Mutex<()>,
     papers: Mutex<Papers>,
     changed: Condvar,
     wanted: AtomicBool,
@@ -89,6 +91,11 @@ pub(in crate::shell) struct Desk {
 }
 
 impl Desk {
+    /// One copy at a time: changes of RAM and disks are told once.
+    pub(super) fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock()
+    }
+
     /// Asks for something, and waits until it is done. `nudge` makes the machine's thread look.
     pub(super) fn ask(&self, errand: Errand, nudge: impl Fn()) -> Option<Answer> {
         let mut papers = self.papers.lock();
@@ -142,4 +149,48 @@ pub(super) fn room(pages: usize) -> Vec<u8> {
     let mut room = vec![1; pages * PAGE_SIZE];
     room.clear();
     room
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::thread::spawn;
+
+    #[test]
+    fn an_errand_is_done_once_and_nobody_waits_at_a_closed_desk() {
+        let desk = Arc::new(Desk::default());
+        assert!(!desk.is_wanted() && desk.take().is_none());
+        let asking = {
+            let desk = Arc::clone(&desk);
+            spawn(move || desk.ask(Errand::Collect, || {}))
+        };
+        while !desk.is_wanted() {
+            std::thread::yield_now();
+        }
+        assert!(matches!(desk.take(), Some(Errand::Collect)));
+        assert!(!desk.is_wanted() && desk.take().is_none());
+        desk.answer(Answer::Pages(vec![7]));
+        assert!(matches!(asking.join().unwrap(), Some(Answer::Pages(pages)) if pages == [7]));
+        desk.close();
+        assert!(desk.ask(Errand::Collect, || {}).is_none());
+    }
+
+    #[test]
+    fn a_slowed_guest_stands_still_for_its_share_of_the_time() {
+        let desk = Desk::default();
+        let since = Instant::now() - Duration::from_secs(1);
+        assert_eq!(desk.hold_up(since), None);
+        desk.slow(75);
+        assert_eq!(desk.hold_up(since), Some(Duration::from_millis(30)), "of 10 ms that count");
+        desk.slow(500);
+        assert_eq!(desk.hold_up(since), Some(Duration::from_millis(190)));
+    }
+
+    #[test]
+    fn half_of_the_pause_is_for_pages_and_blocks() {
+        let costs = Costs { page: 1_000, block: 50_000, most: 10_000_000 };
+        assert!(costs.allows(5_000, 0) && !costs.allows(5_001, 0));
+        assert!(costs.allows(0, 100) && costs.allows(4_000, 20) && !costs.allows(4_000, 21));
+    }
 }

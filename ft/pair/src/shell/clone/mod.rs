@@ -65,4 +65,7 @@ pub trait DiskBlocks: Send + Sync {
 
     /// The blocks written since [`DiskBlocks::watch`] or the last call.
     fn take_changed(&self) -> Vec<u64>;
+
+    /// How many these would be.
+    fn changed(&self) -> usize;
 }

@@ -57,7 +57,10 @@ pub(in crate::shell) fn copy_to(side: &Arc<Side>, peer: PeerId, parts: Receiver<
         page_cost: LEAST_PAGE_COST,
     };
     let started = Instant::now();
-    let outcome = sending.run(max_pause);
+    let outcome = {
+        let _turn = side.desk.turn();
+        sending.run(max_pause)
+    };
     side.desk.slow(0);
     match outcome {
         Ok(copied) => side.copied(Copied { took: started.elapsed(), ..copied }),
