@@ -1,7 +1,7 @@
 //! The interpreter against silicon: one instruction at a time, run by the CPU under the test in user mode and by the
 //! interpreter on the same state, and everything compared that the instruction can see or change.
 //!
-//! Not responsible for: what user mode cannot show (`emu/interp/tests/system`), nor for whole programs (`tests/system`).
+//! Not responsible for: what user mode cannot show (`tests/tables`), nor for whole programs (`tests/system`).
 
 pub mod arena;
 pub mod case;

@@ -44,6 +44,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     // The interpreter against the CPU under the tests, one instruction at a time.
     ("gemel-isa-tests", &["gemel-interp", "gemel-machine", "gemel-x86"]),
+    // The manuals' tables of the system side, asked of the interpreter and of silicon.
+    ("gemel-table-tests", &["gemel-interp", "gemel-kvm", "gemel-machine", "gemel-x86"]),
     // Feeds the machine what no guest in its right mind would.
     ("gemel-fuzz", &["gemel-devices", "gemel-interp", "gemel-machine", "gemel-x86"]),
     // Sees the product from outside, as a user does.

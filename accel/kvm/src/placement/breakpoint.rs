@@ -32,9 +32,11 @@ impl Way for ByBreakpoint {
         if self.hits >= self.most_hits {
             return Ok(Came::Spent);
         }
+        let breakpoint = Some(target.rip);
         // A breakpoint is a fault: where the guest stands on it, it hits again before anything is executed (SDM 3B 18.3.1.1, and KVM
         // does not set RF). And between the iterations of a REP it does not hit at all. A step does away with both.
-        let mut returned = guest.step()?;
+        let mut returned =
+            if guest.rip()? == target.rip { guest.step()? } else { guest.resume(breakpoint)? };
         loop {
             if returned == Return::Exit {
                 return Ok(Came::Exit);
@@ -46,7 +48,7 @@ impl Way for ByBreakpoint {
             if returned == Return::Signal {
                 return Ok(Came::Kicked);
             }
-            returned = guest.resume(Some(target.rip))?;
+            returned = guest.resume(breakpoint)?;
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Legacy protected mode: gates and frames, error codes, segment loads, call gates, returns to outer levels.
 
 use crate::board::*;
+use crate::case::{Case, cases};
 use gemel_machine::Exit;
 use gemel_x86::TableRegister;
 use gemel_x86::control::CR0_AM;
@@ -10,7 +11,6 @@ use gemel_x86::segment::{CS, DS, ES, FS, GS, SS};
 const USER_STACK: u64 = STACK;
 
 /// SDM 3A figure 6-4: no change of level.
-#[test]
 fn frame_at_the_same_level() {
     for (kind, if_after) in [(14, 0), (15, IF)] {
         let mut g = Guest::protected(0);
@@ -24,7 +24,6 @@ fn frame_at_the_same_level() {
 }
 
 /// The same with a change of level: SS0:ESP0 of the TSS, old SS:ESP first.
-#[test]
 fn frame_from_ring_3() {
     let mut g = Guest::protected(3);
     g.state.rflags |= IF;
@@ -37,7 +36,6 @@ fn frame_from_ring_3() {
     assert_eq!(g.selector(DS), DATA3);
 }
 
-#[test]
 fn sixteen_bit_gates_push_words() {
     let mut g = Guest::protected(3);
     g.set_gate(0x30, gate(6, 3, CODE0, HANDLERS + 0x300, 0));
@@ -47,7 +45,6 @@ fn sixteen_bit_gates_push_words() {
 }
 
 /// A fault pushes its error code last and RF set (SDM 3B 17.3.1.1).
-#[test]
 fn faults_push_error_code_and_rf() {
     let mut g = Guest::protected(3);
     g.run(&[0xfa]); // cli at IOPL 0
@@ -56,7 +53,6 @@ fn faults_push_error_code_and_rf() {
 }
 
 /// A conforming handler runs at the interrupted level, on its stack (SDM 3A 6.12.1.1).
-#[test]
 fn conforming_handlers_keep_the_level() {
     let mut g = Guest::protected(3);
     g.set_descriptor(FREE, flat(TYPE_CODE | 4, 0));
@@ -95,7 +91,6 @@ const NONE: Setup = |_| {};
 const INT_30: &[u8] = &[0xcd, 0x30];
 
 /// SDM 2A INT n, PROTECTED-MODE.
-#[test]
 fn gates_that_refuse() {
     let idt = |vector: u16| vector << 3 | 2;
     expect(3, NONE, INT_30, GP, idt(0x30));
@@ -122,7 +117,6 @@ fn gates_that_refuse() {
 }
 
 /// The same on the way to an exception's handler: EXT is set (SDM 3A 6.13).
-#[test]
 fn faults_while_an_exception_is_delivered_are_external() {
     let absent: Setup = |g| {
         g.set_descriptor(FREE, flat(TYPE_CODE & !0x80, 0));
@@ -134,7 +128,6 @@ fn faults_while_an_exception_is_delivered_are_external() {
 }
 
 /// Stacks of inner levels (SDM 3A 6.13, #TS conditions). The gate leads to ring 1, so that ring 0 can take the fault.
-#[test]
 fn inner_stacks_that_refuse() {
     fn prepare(g: &mut Guest, ss1: u16) {
         g.set_descriptor(FREE, flat(TYPE_CODE, 1));
@@ -165,7 +158,6 @@ const MOV_DS_AX: &[u8] = &[0x8e, 0xd8];
 const MOV_SS_AX: &[u8] = &[0x8e, 0xd0];
 
 /// SDM 2B MOV, protected mode exceptions; 3A 5.6, 5.7.
-#[test]
 fn segment_loads_that_refuse() {
     expect(0, |g| g.state.gpr[0] = 0x80, MOV_DS_AX, GP, 0x80);
     expect(3, |g| g.state.gpr[0] = DATA0.into(), MOV_DS_AX, GP, DATA0);
@@ -195,7 +187,6 @@ fn segment_loads_that_refuse() {
     expect(0, read_only, MOV_SS_AX, GP, FREE);
 }
 
-#[test]
 fn segment_loads_that_succeed() {
     let mut g = Guest::protected(3);
     // Conforming readable code of ring 0 may be read from ring 3.
@@ -212,7 +203,6 @@ fn segment_loads_that_succeed() {
 }
 
 /// A null data segment faults when it is used, not when it is loaded.
-#[test]
 fn null_segments_fault_at_use() {
     let mut g = Guest::protected(0);
     g.state.gpr[0] = 0;
@@ -229,7 +219,6 @@ fn jump_to(selector: u16, offset: u32) -> Vec<u8> {
 }
 
 /// SDM 2A JMP, 3A 5.8.1.
-#[test]
 fn far_jumps_that_refuse() {
     expect(0, NONE, &jump_to(3, 0), GP, 0);
     expect(0, NONE, &jump_to(0x80, 0), GP, 0x80);
@@ -249,7 +238,6 @@ fn far_jumps_that_refuse() {
     expect(3, gate_3, &jump_to(FREE | 3, 0), GP, CODE0);
 }
 
-#[test]
 fn a_conforming_segment_takes_a_jump_from_ring_3() {
     let mut g = Guest::protected(3);
     g.set_descriptor(FREE, flat(TYPE_CODE | 4, 0));
@@ -260,7 +248,6 @@ fn a_conforming_segment_takes_a_jump_from_ring_3() {
 }
 
 /// SDM 3A figure 5-12, and back: the parameters are copied, and RETF n releases them on both stacks.
-#[test]
 fn call_gate_to_ring_0_and_back() {
     let mut g = Guest::protected(3);
     g.set_descriptor(FREE, gate(12, 3, CODE0, CODE + 0x100, 2));
@@ -287,7 +274,6 @@ fn call_gate_to_ring_0_and_back() {
 }
 
 /// SDM 2B RET, 2A IRET: returns that refuse.
-#[test]
 fn returns_that_refuse() {
     fn stack(g: &mut Guest, values: &[u32]) {
         g.state.gpr[4] = STACK - 4 * values.len() as u64;
@@ -315,7 +301,6 @@ fn returns_that_refuse() {
 }
 
 /// Which flags IRET may change at which level (SDM 2A IRET).
-#[test]
 fn iret_changes_flags_by_privilege() {
     let all = IF | IOPL | NT | 0x41;
     for (ring, iopl, wanted) in
@@ -336,7 +321,6 @@ fn iret_changes_flags_by_privilege() {
 }
 
 /// IRET to ring 3 and the interrupt back.
-#[test]
 fn iret_to_ring_3() {
     let mut g = Guest::protected(0);
     g.set_gate(0x30, gate(14, 3, CODE0, HANDLERS + 0x300, 0));
@@ -353,7 +337,6 @@ fn iret_to_ring_3() {
 }
 
 /// SDM 3A 6.15: a second contributory fault is #DF with error code 0, a third shutdown.
-#[test]
 fn double_and_triple_fault() {
     let mut g = Guest::protected(0);
     g.set_gate(13, 0);
@@ -369,7 +352,6 @@ fn double_and_triple_fault() {
 }
 
 /// SDM 1 19.5.2.
-#[test]
 fn io_permission_map() {
     let with_map = |g: &mut Guest| {
         g.poke16(TSS + 0x66, 0x68);
@@ -402,7 +384,6 @@ fn io_permission_map() {
 }
 
 /// SDM 3A 5.10: LAR, LSL, VERR, VERW, ARPL at ring 3.
-#[test]
 fn questions_about_selectors() {
     // The selector is in BX, the result in ECX; code, selector, ZF, ECX.
     let lar = [0x0f, 0x02, 0xcb];
@@ -442,7 +423,6 @@ fn questions_about_selectors() {
 }
 
 /// LLDT and LTR (SDM 2A).
-#[test]
 fn ldt_and_task_register() {
     const LLDT_AX: &[u8] = &[0x0f, 0x00, 0xd0];
     const LTR_AX: &[u8] = &[0x0f, 0x00, 0xd8];
@@ -467,7 +447,6 @@ fn ldt_and_task_register() {
 }
 
 /// APM 3 SYSENTER, SYSEXIT in legacy mode.
-#[test]
 fn sysenter_and_sysexit() {
     let mut g = Guest::protected(3);
     (g.state.sysenter_cs, g.state.sysenter_esp, g.state.sysenter_eip) = (CODE0.into(), STACK0, CODE + 0x100);
@@ -483,7 +462,6 @@ fn sysenter_and_sysexit() {
 }
 
 /// An interrupt from outside, and an NMI that blocks others until IRET (SDM 3A 6.7.1).
-#[test]
 fn interrupts_and_nmis() {
     let mut g = Guest::protected(3);
     g.state.rflags |= IF;
@@ -508,7 +486,6 @@ fn interrupts_and_nmis() {
 }
 
 /// POPF and CLI at ring 3 (SDM 2B POPF table 4-18; 2A CLI).
-#[test]
 fn popf_and_cli_obey_iopl() {
     for (ring, iopl, pushed, wanted) in [
         (3u8, 0u64, IF | IOPL, 0),
@@ -536,7 +513,6 @@ fn popf_and_cli_obey_iopl() {
 }
 
 /// An IDT of no bytes leaves nothing to deliver through.
-#[test]
 fn no_idt_is_a_triple_fault() {
     let mut g = Guest::protected(0);
     g.state.idtr = TableRegister { base: 0, limit: 0 };
@@ -545,7 +521,6 @@ fn no_idt_is_a_triple_fault() {
 }
 
 /// An #AC whose frame is misaligned too raises #AC for ever (CVE-2015-5307): the machine shuts down instead of hanging.
-#[test]
 fn an_alignment_check_that_cannot_be_delivered() {
     let mut g = Guest::protected(3);
     g.set_gate(17, gate(14, 0, CODE3, HANDLERS, 0));
@@ -560,3 +535,33 @@ fn an_alignment_check_that_cannot_be_delivered() {
     g.run(&[0xa1, 1, 0, 0, 0]);
     assert_eq!((g.vector(), g.frame::<4>(2)), (13, vec![0, HANDLERS]));
 }
+
+/// Every case of this table.
+pub const CASES: &[Case] = cases![
+    frame_at_the_same_level,
+    frame_from_ring_3,
+    sixteen_bit_gates_push_words,
+    faults_push_error_code_and_rf,
+    conforming_handlers_keep_the_level,
+    gates_that_refuse,
+    faults_while_an_exception_is_delivered_are_external,
+    inner_stacks_that_refuse,
+    segment_loads_that_refuse,
+    segment_loads_that_succeed,
+    null_segments_fault_at_use,
+    far_jumps_that_refuse,
+    a_conforming_segment_takes_a_jump_from_ring_3,
+    call_gate_to_ring_0_and_back,
+    returns_that_refuse,
+    iret_changes_flags_by_privilege,
+    iret_to_ring_3,
+    double_and_triple_fault,
+    io_permission_map,
+    questions_about_selectors,
+    ldt_and_task_register,
+    sysenter_and_sysexit,
+    interrupts_and_nmis,
+    popf_and_cli_obey_iopl,
+    no_idt_is_a_triple_fault,
+    an_alignment_check_that_cannot_be_delivered
+];

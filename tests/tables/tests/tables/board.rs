@@ -1,6 +1,9 @@
 //! A machine of one vCPU and RAM, in the modes that the tests want: tables at fixed places, handlers that halt.
 
+use crate::case::{Asked, asked, not_shown};
 use gemel_interp::Interp;
+use gemel_kvm::placement::Choice;
+use gemel_kvm::{Kvm, Native, Quirks};
 use gemel_machine::{Aim, Attention, CountKind, CpuIo, Exit, GuestRam, Position, Query, Vcpu};
 use gemel_x86::control::{CR0_ET, CR0_PE, CR0_PG, CR4_PAE, EFER_LMA, EFER_LME, EFER_SCE};
 use gemel_x86::flags::FIXED;
@@ -9,6 +12,10 @@ use gemel_x86::{CpuModel, CpuState, Segment, TableRegister};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// Bytes of RAM.
+const MEMORY: u64 = 1 << 20;
+/// Where its first piece ends, in which cases live.
+const HOLE: usize = 0xa_0000;
 pub const GDT: u64 = 0x1000;
 pub const IDT: u64 = 0x2000;
 pub const TSS: u64 = 0x3000;
@@ -61,6 +68,7 @@ pub const fn gate(kind: u64, dpl: u64, selector: u16, offset: u64, extra: u64) -
 }
 
 /// What is behind the vCPU: nothing but a clock, some MSRs and an interrupt that can be asked for.
+#[derive(Clone)]
 pub struct Outside {
     stop: u64,
     pub interrupt: Option<u8>,
@@ -132,19 +140,44 @@ impl CpuIo for Outside {
     }
 }
 
-/// A guest about to run. `state` goes to the interpreter when it runs, and comes back from there.
+/// Who runs a guest. What the board itself shows an engine of ours is the interpreter's.
+enum Engine {
+    Interpreter(Box<Interp>),
+    /// Begun by the first run.
+    Kvm(Option<Box<Kvm>>),
+}
+
+/// A guest about to run. `state` goes to the engine when it runs, and comes back from there.
 pub struct Guest {
-    interp: Interp,
+    engine: Engine,
     ram: Arc<GuestRam>,
     pub state: CpuState,
     pub outside: Outside,
     pub exit: Option<Exit>,
 }
 
+/// Instructions that are more than a case has.
+const ENOUGH: u64 = 20;
+/// Times that a guest may compute without an end.
+const PATIENCE: u32 = 20;
+
+/// A vCPU that KVM runs in every mode.
+fn begun(ram: &Arc<GuestRam>) -> Kvm {
+    let model = CpuModel::x86_64_v2();
+    let assistant = Interp::new(model.clone(), ram.clone()).counting(CountKind::Exits);
+    let quirks = Quirks { native: Native::All, stretch: 1, longest_stretch: 1, ..Quirks::of_host() };
+    Kvm::with_quirks(model, ram.clone(), Box::new(assistant), quirks).unwrap().placing(Choice::Breakpoint)
+}
+
 impl Guest {
     fn new() -> Self {
-        let ram = Arc::new(GuestRam::new(1 << 20).unwrap());
-        let interp = Interp::new(CpuModel::x86_64_v2(), ram.clone());
+        let ram = Arc::new(GuestRam::new(MEMORY).unwrap());
+        let engine = match asked() {
+            Asked::Interpreter => {
+                Engine::Interpreter(Box::new(Interp::new(CpuModel::x86_64_v2(), ram.clone())))
+            }
+            Asked::Kvm => Engine::Kvm(None),
+        };
         let outside = Outside {
             stop: 0,
             interrupt: None,
@@ -162,24 +195,32 @@ impl Guest {
         for n in 0..256 {
             ram.write(HANDLERS + 16 * n, &[0xf4]).unwrap();
         }
-        Self { interp, ram, state, outside, exit: None }
+        Self { engine, ram, state, outside, exit: None }
     }
 
     /// The same on another CPU.
     pub fn with_model(mut self, model: CpuModel) -> Self {
-        self.interp = Interp::new(model, self.ram.clone());
+        *self.interp() = Interp::new(model, self.ram.clone());
         self
     }
 
     /// The same on a machine that counts exits.
     pub fn counting_exits(mut self) -> Self {
-        self.interp = self.interp.counting(CountKind::Exits);
+        *self.interp() = Interp::new(CpuModel::x86_64_v2(), self.ram.clone()).counting(CountKind::Exits);
         self
+    }
+
+    /// The interpreter. Silicon has what it has: a case that wants another CPU, or a certain step, shows nothing of it.
+    fn interp(&mut self) -> &mut Interp {
+        match &mut self.engine {
+            Engine::Interpreter(interp) => interp,
+            Engine::Kvm(_) => not_shown("it is about another CPU, or the engine"),
+        }
     }
 
     /// Where the next run comes back.
     pub fn aim(&mut self, aim: Aim) -> &mut Self {
-        self.interp.aim(aim);
+        self.interp().aim(aim);
         self
     }
 
@@ -328,11 +369,67 @@ impl Guest {
 
     /// Runs `n` instructions or until HLT.
     pub fn run_for(&mut self, n: u64) -> &mut Self {
-        self.outside.stop = self.state.count + n;
-        self.interp.restore(&self.state).unwrap();
-        self.exit = Some(self.interp.run(&mut self.outside).unwrap());
-        self.state = self.interp.save().unwrap();
+        let count = self.state.count;
+        if let Engine::Interpreter(interp) = &mut self.engine {
+            self.outside.stop = count + n;
+            interp.restore(&self.state).unwrap();
+            self.exit = Some(interp.run(&mut self.outside).unwrap());
+            self.state = interp.save().unwrap();
+        } else {
+            self.run_on_kvm(n);
+        }
         self
+    }
+
+    /// Where the interpreter is after `n` instructions; nowhere, if it has halted by then. All is as it was.
+    fn interpreted(&mut self, n: u64) -> Aim {
+        let mut memory = vec![0; HOLE];
+        self.ram.read(0, &mut memory).unwrap();
+        let outside = self.outside.clone();
+        let mut interp = Interp::new(CpuModel::x86_64_v2(), self.ram.clone());
+        interp.restore(&self.state).unwrap();
+        self.outside.stop = self.state.count + n;
+        interp.run(&mut self.outside).unwrap();
+        let there = interp.save().unwrap();
+        self.outside = outside;
+        self.ram.write(0, &memory).unwrap();
+        if there.halted || there.rip == self.state.rip {
+            return Aim::NONE;
+        }
+        Aim { rip: Some(there.rip), linear: there.linear_rip(), ..Aim::NONE }
+    }
+
+    /// Runs until HLT, or to where the interpreter is after few instructions, if silicon comes by there. KVM counts no instructions.
+    fn run_on_kvm(&mut self, n: u64) {
+        let aim = if n < ENOUGH { self.interpreted(n) } else { Aim::NONE };
+        if n < ENOUGH && aim == Aim::NONE {
+            not_shown("it stops where no address tells");
+        }
+        if self.outside.tsc != 0 {
+            not_shown("the TSC is the host's");
+        }
+        let ram = &self.ram;
+        let Engine::Kvm(kvm) = &mut self.engine else { return };
+        let kvm = kvm.get_or_insert_with(|| Box::new(begun(ram)));
+        let assists = kvm.figures().all_assists();
+        self.outside.stop = u64::MAX;
+        kvm.restore(&self.state).unwrap();
+        let mut yields = 0;
+        let exit = loop {
+            kvm.aim(aim);
+            match kvm.run(&mut self.outside).unwrap() {
+                Exit::Yield if aim.rip == Some(kvm.position().rip) => break Exit::Stop,
+                Exit::Yield if yields == PATIENCE => not_shown("it does not halt"),
+                Exit::Yield => yields += 1,
+                Exit::Stop => {}
+                exit => break exit,
+            }
+        };
+        if kvm.figures().all_assists() != assists {
+            not_shown("KVM left a part of it to the interpreter");
+        }
+        self.exit = Some(exit);
+        self.state = kvm.save().unwrap();
     }
 
     /// The vector whose handler halted the guest.

@@ -3,6 +3,7 @@
 //! Not responsible for: what the machine makes of it (`gemel-machine`).
 
 use crate::board::{CODE, Guest, HANDLERS, PAGES};
+use crate::case::{Case, cases};
 use gemel_machine::{Aim, Exit};
 use gemel_x86::control::CR4_OSFXSR;
 
@@ -40,7 +41,6 @@ fn exits(g: &mut Guest, code: &[u8]) -> u64 {
     exits
 }
 
-#[test]
 fn what_leaves_the_guest_is_counted_once() {
     let cases: &[(&str, u64, &[u8])] = &[
         ("in al, 60h", 1, &[0xe4, 0x60]),
@@ -86,7 +86,6 @@ fn what_leaves_the_guest_is_counted_once() {
     }
 }
 
-#[test]
 fn an_exit_counts_also_if_the_instruction_then_faults_and_the_delivery_does_not() {
     // A register that the board does not know: #GP behind the exit.
     let mut g = long();
@@ -113,7 +112,6 @@ fn an_exit_counts_also_if_the_instruction_then_faults_and_the_delivery_does_not(
     assert_eq!((g.vector(), g.state.count), (0x50, 1));
 }
 
-#[test]
 fn the_stop_is_the_first_boundary_behind_the_exit() {
     // in; nop; in; hlt
     let mut g = long();
@@ -129,7 +127,6 @@ fn the_stop_is_the_first_boundary_behind_the_exit() {
     assert_eq!((g.exit, g.state.count, g.state.rip, g.state.gpr[1]), (Some(Exit::Stop), 2, CODE, 1));
 }
 
-#[test]
 fn an_aim_of_one_step_is_the_next_boundary() {
     // rep movsb; nop; ud2
     let mut g = long();
@@ -161,7 +158,6 @@ fn hits(g: &mut Guest, rip: u64) -> Vec<u64> {
     }
 }
 
-#[test]
 fn an_aim_at_an_address_is_every_boundary_there_but_the_first() {
     // nop; l: nop; dec ecx; nop; jnz l; hlt
     let code = [0x90, 0x90, 0xff, 0xc9, 0x90, 0x75, 0xfa, 0xf4];
@@ -196,7 +192,6 @@ fn an_aim_at_an_address_is_every_boundary_there_but_the_first() {
     assert_eq!(hits(&mut g, HANDLERS + 16 * 6), [3]);
 }
 
-#[test]
 fn a_guest_that_computes_is_left_now_and_then_and_does_not_see_it() {
     // l: imul rax, rax, 7; inc rax; dec rcx; jnz l; hlt
     let code = [0x48, 0x6b, 0xc0, 7, 0x48, 0xff, 0xc0, 0x48, 0xff, 0xc9, 0x75, 0xf4, 0xf4];
@@ -220,7 +215,6 @@ fn a_guest_that_computes_is_left_now_and_then_and_does_not_see_it() {
     assert_eq!(a.digest(true), b.digest(true));
 }
 
-#[test]
 fn an_engine_that_wants_to_come_back_does_so_behind_an_exit_if_there_is_one_soon() {
     // l: mov ecx, n; m: dec ecx; jnz m; in al, dx; jmp l
     let code = |n: u32| {
@@ -240,3 +234,14 @@ fn an_engine_that_wants_to_come_back_does_so_behind_an_exit_if_there_is_one_soon
     g.run_for(1_000);
     assert_eq!((g.exit, g.state.count), (Some(Exit::Yield), 0));
 }
+
+/// Every case of this table.
+pub const CASES: &[Case] = cases![
+    what_leaves_the_guest_is_counted_once,
+    an_exit_counts_also_if_the_instruction_then_faults_and_the_delivery_does_not,
+    the_stop_is_the_first_boundary_behind_the_exit,
+    an_aim_of_one_step_is_the_next_boundary,
+    an_aim_at_an_address_is_every_boundary_there_but_the_first,
+    a_guest_that_computes_is_left_now_and_then_and_does_not_see_it,
+    an_engine_that_wants_to_come_back_does_so_behind_an_exit_if_there_is_one_soon
+];

@@ -1,6 +1,7 @@
 //! Virtual-8086 mode: the way in, the way out, and what IOPL and VME allow inside (SDM 3B 20.2, 20.3).
 
 use crate::board::*;
+use crate::case::{Case, cases};
 use gemel_x86::control::{CR4_OSXSAVE, CR4_VME};
 use gemel_x86::flags::{FIXED, IF, IOPL, RF, VIF, VM};
 use gemel_x86::segment::{CS, DS, ES, FS, GS, SS, attr};
@@ -16,7 +17,6 @@ fn guest(iopl: u64) -> Guest {
 }
 
 /// SDM 3B figure 20-4: all segments are on the ring-0 stack, and the data ones null.
-#[test]
 fn interrupt_out_of_virtual_8086_mode() {
     let mut g = guest(IOPL);
     g.set_gate(0x30, gate(14, 3, CODE0, HANDLERS + 0x300, 0));
@@ -29,7 +29,6 @@ fn interrupt_out_of_virtual_8086_mode() {
 }
 
 /// IOPL below 3 without VME: INT n, CLI, STI, PUSHF, POPF, IRET are #GP(0); INT3 is not.
-#[test]
 fn sensitive_instructions() {
     for code in [&[0xcd, 0x30][..], &[0xfa], &[0xfb], &[0x9c], &[0x9d], &[0xcf]] {
         let mut g = guest(0);
@@ -49,7 +48,6 @@ fn sensitive_instructions() {
 }
 
 /// SDM 3B table 20-2, method 5: a clear bit in the redirection map sends INT n to the program's own handler.
-#[test]
 fn vme_redirects_interrupts() {
     let mut g = guest(0);
     g.state.cr4 |= CR4_VME;
@@ -82,7 +80,6 @@ fn vme_redirects_interrupts() {
 }
 
 /// VME: CLI, STI, PUSHF and POPF work on VIF.
-#[test]
 fn vme_virtual_interrupt_flag() {
     let mut g = guest(0);
     g.state.cr4 |= CR4_VME;
@@ -98,7 +95,6 @@ fn vme_virtual_interrupt_flag() {
 }
 
 /// SDM 2A IRET, RETURN-TO-VIRTUAL-8086-MODE.
-#[test]
 fn iret_into_virtual_8086_mode() {
     let mut g = Guest::protected(0);
     let frame = [0x100, 0x400, FIXED | VM | IF | 3 << 12, 0x7000, 0x10, 0x11, 0x12, 0x13, 0x14];
@@ -116,7 +112,6 @@ fn iret_into_virtual_8086_mode() {
 
 /// SDM 2A 2.3.1: VEX encodings are #UD in real and virtual-8086 mode, where C4 and C5 load segments from memory, and instructions in
 /// 16-bit protected mode.
-#[test]
 fn vex_needs_protected_mode() {
     const VADDPS: &[u8] = &[0xc5, 0xf8, 0x58, 0xc2];
     const LDS: &[u8] = &[0xc5, 0x06, 0x00, 0x70]; // lds ax, [0x7000]
@@ -141,3 +136,13 @@ fn vex_needs_protected_mode() {
     g.run_for(1);
     assert_eq!(g.state.rip, CODE + 4);
 }
+
+/// Every case of this table.
+pub const CASES: &[Case] = cases![
+    interrupt_out_of_virtual_8086_mode,
+    sensitive_instructions,
+    vme_redirects_interrupts,
+    vme_virtual_interrupt_flag,
+    iret_into_virtual_8086_mode,
+    vex_needs_protected_mode
+];

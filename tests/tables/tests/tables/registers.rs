@@ -1,6 +1,7 @@
 //! Control registers, MSRs, and what needs ring 0.
 
 use crate::board::*;
+use crate::case::{Case, cases};
 use gemel_x86::control::*;
 use gemel_x86::msr;
 use gemel_x86::segment::{FS, GS};
@@ -22,7 +23,6 @@ const MOV_CR3_RAX: &[u8] = &[0x0f, 0x22, 0xd8];
 const MOV_CR4_RAX: &[u8] = &[0x0f, 0x22, 0xe0];
 
 /// SDM 2A MOV CRn: the combinations that are #GP(0).
-#[test]
 fn control_register_values_that_refuse() {
     let long = |code: &[u8], value: u64| {
         let mut g = Guest::long(0);
@@ -56,7 +56,6 @@ fn control_register_values_that_refuse() {
 }
 
 /// SDM 3A 9.8.5: LME and then PG make LMA; PG off clears it.
-#[test]
 fn into_long_mode_and_out() {
     let mut g = Guest::long(0);
     // The same tables, seen from 32-bit code with paging still off.
@@ -83,7 +82,6 @@ fn into_long_mode_and_out() {
 }
 
 /// PAE paging loads four registers from the table, all or none (SDM 3A 4.4.1).
-#[test]
 fn pae_pointers() {
     let start = |third: u64| {
         let g = Guest::protected(0);
@@ -107,7 +105,6 @@ fn pae_pointers() {
     assert_eq!((fault, g.state.pdpte, g.state.cr0 & CR0_PG), (Some(13), [0; 4], 0));
 }
 
-#[test]
 fn lmsw_cannot_leave_protected_mode() {
     let mut g = Guest::protected(0);
     g.state.gpr[0] = CR0_TS | CR0_MP;
@@ -119,7 +116,6 @@ fn lmsw_cannot_leave_protected_mode() {
 }
 
 /// Everything that needs ring 0 (SDM 3A 5.9), and UMIP's five.
-#[test]
 fn privileged_instructions() {
     for code in [
         &[0xf4][..],         // hlt
@@ -158,7 +154,6 @@ fn privileged_instructions() {
 }
 
 /// Not offered, or no register of that number: #UD.
-#[test]
 fn undefined_instructions() {
     for code in [
         &[0x0f, 0x0b][..],               // ud2
@@ -195,7 +190,6 @@ fn rdmsr(mut g: Guest, number: u32) -> Option<u64> {
 }
 
 /// What is written reads back; what the manual reserves is refused.
-#[test]
 fn model_specific_registers() {
     let wild = 1u64 << 63;
     for (number, good, bad) in [
@@ -232,7 +226,6 @@ fn model_specific_registers() {
 }
 
 /// RDPMC is for ring 0, or everybody under PCE; there are four counters (APM 3 RDPMC).
-#[test]
 fn performance_counters() {
     for (ring, cr4, counter, fault) in
         [(0, 0, 3, None), (3, 0, 0, Some(13)), (3, CR4_PCE, 0, None), (0, CR4_PCE, 4, Some(13))]
@@ -245,7 +238,6 @@ fn performance_counters() {
 }
 
 /// The TSC is the machine's plus an offset that WRMSR moves; the deadline's unit is the guest's TSC.
-#[test]
 fn time_stamp_counter() {
     let (g, _) = wrmsr(msr::TSC, 5000);
     assert_eq!(g.state.tsc_offset, 4000);
@@ -267,7 +259,6 @@ fn time_stamp_counter() {
 }
 
 /// CPUID follows APIC_BASE's enable bit.
-#[test]
 fn cpuid_shows_the_apic() {
     for (base, bit) in [(0xfee0_0900u64, 1), (0xfee0_0100, 0)] {
         let mut g = Guest::long(3);
@@ -277,3 +268,17 @@ fn cpuid_shows_the_apic() {
         assert_eq!(g.state.gpr[2] >> 9 & 1, bit);
     }
 }
+
+/// Every case of this table.
+pub const CASES: &[Case] = cases![
+    control_register_values_that_refuse,
+    into_long_mode_and_out,
+    pae_pointers,
+    lmsw_cannot_leave_protected_mode,
+    privileged_instructions,
+    undefined_instructions,
+    model_specific_registers,
+    performance_counters,
+    time_stamp_counter,
+    cpuid_shows_the_apic
+];

@@ -1,13 +1,13 @@
 //! Real mode: the interrupt vector table, far transfers, the way into protected mode.
 
 use crate::board::*;
+use crate::case::{Case, cases};
 use gemel_machine::Exit;
 use gemel_x86::flags::{FIXED, ID, IF, TF, VIF, VM};
 use gemel_x86::segment::{CS, DS, SS};
 use gemel_x86::{Segment, TableRegister};
 
 /// SDM 3B 20.1.4: FLAGS, CS, IP are pushed; IF and TF are cleared.
-#[test]
 fn int_n_pushes_three_words() {
     let mut g = Guest::real();
     g.state.rflags |= IF;
@@ -19,7 +19,6 @@ fn int_n_pushes_three_words() {
 }
 
 /// Faults push the address of the instruction, traps that after it (SDM 3A 6.5).
-#[test]
 fn faults_point_at_the_instruction() {
     let mut g = Guest::real();
     g.state.gpr[1] = 0;
@@ -31,7 +30,6 @@ fn faults_point_at_the_instruction() {
 }
 
 /// A vector beyond the table is #GP, a second one #DF, a third shutdown (SDM 3A 6.15).
-#[test]
 fn no_vector_table_is_a_triple_fault() {
     let mut g = Guest::real();
     g.state.idtr = TableRegister { base: 0, limit: 0 };
@@ -43,7 +41,6 @@ fn no_vector_table_is_a_triple_fault() {
     assert_eq!((g.vector(), g.frame::<2>(1)), (13, vec![CODE]));
 }
 
-#[test]
 fn far_call_and_return() {
     let mut g = Guest::real();
     g.poke(0x5000, &[0xcb]); // retf
@@ -56,7 +53,6 @@ fn far_call_and_return() {
 }
 
 /// SDM 2A IRET: REAL-ADDRESS-MODE keeps VM, VIF and VIP; the 16-bit form keeps the upper half.
-#[test]
 fn iret_restores_what_it_may() {
     let start = |flags: u64, code: &[u8]| {
         let mut g = Guest::real();
@@ -80,7 +76,6 @@ fn iret_restores_what_it_may() {
 }
 
 /// In real mode a load changes selector and base; a limit from protected mode stays.
-#[test]
 fn unreal_mode_keeps_limits() {
     let mut g = Guest::real();
     g.state.seg[DS] = Segment { limit: u32::MAX, ..Segment::real(0) };
@@ -91,7 +86,6 @@ fn unreal_mode_keeps_limits() {
 }
 
 /// SDM 3A 6.8.3 and 2B STI: one instruction in the shadow of MOV SS, POP SS and STI.
-#[test]
 fn shadows_hold_interrupts_off_for_one_instruction() {
     for (code, flags, at) in [
         (&[0x8e, 0xd0, 0x90, 0x90][..], IF, 3),
@@ -120,7 +114,6 @@ fn shadows_hold_interrupts_off_for_one_instruction() {
 }
 
 /// SDM 3A 9.9.1: LGDT, CR0.PE, a far jump, and the code is 32-bit.
-#[test]
 fn into_protected_mode() {
     let mut g = Guest::real();
     g.poke64(GDT + 8, flat(TYPE_CODE & !1, 0));
@@ -143,7 +136,6 @@ fn into_protected_mode() {
 
 /// SDM 3A 9.9.2: until a far jump reloads it, CS stays as protected mode had it: base, size, limit. The jump then sets
 /// the base, and leaves size and limit.
-#[test]
 fn cs_keeps_its_hidden_part_when_protected_mode_is_left() {
     let mut g = Guest::protected(0);
     let cs = Segment { base: 0x4000, limit: 0xf_ffff, ..g.state.seg[CS] };
@@ -161,3 +153,16 @@ fn cs_keeps_its_hidden_part_when_protected_mode_is_left() {
     assert_eq!((after.selector, after.base, after.limit), (0x500, 0x5000, u32::MAX));
     assert_eq!((g.state.rip, g.state.gpr[0]), (6, 0x1234_5678));
 }
+
+/// Every case of this table.
+pub const CASES: &[Case] = cases![
+    int_n_pushes_three_words,
+    faults_point_at_the_instruction,
+    no_vector_table_is_a_triple_fault,
+    far_call_and_return,
+    iret_restores_what_it_may,
+    unreal_mode_keeps_limits,
+    shadows_hold_interrupts_off_for_one_instruction,
+    into_protected_mode,
+    cs_keeps_its_hidden_part_when_protected_mode_is_left
+];

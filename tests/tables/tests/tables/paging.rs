@@ -2,6 +2,7 @@
 //! (SDM 3A 4.3 to 4.8).
 
 use crate::board::*;
+use crate::case::{Case, cases};
 use gemel_x86::CpuState;
 use gemel_x86::control::{
     CR0_PG, CR0_WP, CR4_PAE, CR4_PSE, CR4_SMEP, EFER_LMA, EFER_LME, EFER_NXE, EFER_SCE,
@@ -119,7 +120,6 @@ fn expect(kind: Kind, ring: u8, setup: impl Fn(&mut Guest), what: Access, error:
 const ALL: [Kind; 3] = [Legacy, Pae, Long];
 
 /// SDM 3A figure 4-12: P, W and U.
-#[test]
 fn absent_pages() {
     for kind in ALL {
         for (ring, user) in [(0, 0), (3, 4)] {
@@ -136,7 +136,6 @@ fn absent_pages() {
 }
 
 /// SDM 3A 4.6.1: U/S and R/W of both levels count; WP for supervisors.
-#[test]
 fn protection() {
     for kind in ALL {
         let read_only = |g: &mut Guest| kind.set_page(g, FRAME | 5);
@@ -169,7 +168,6 @@ fn protection() {
 }
 
 /// The NX bit, and what it is without EFER.NXE: reserved.
-#[test]
 fn no_execute() {
     for kind in [Pae, Long] {
         for (ring, user) in [(0, 0), (3, 4)] {
@@ -196,7 +194,6 @@ fn no_execute() {
 }
 
 /// Reserved bits: physical addresses beyond 40 bits, and those of large pages (SDM 3A tables 4-4, 4-9, 4-17).
-#[test]
 fn reserved_bits() {
     for kind in [Pae, Long] {
         for bit in [40, 51] {
@@ -227,7 +224,6 @@ fn reserved_bits() {
 }
 
 /// 4 MiB, 2 MiB and 1 GiB pages.
-#[test]
 fn large_pages() {
     for kind in ALL {
         let large = |g: &mut Guest| {
@@ -259,7 +255,6 @@ fn large_pages() {
 }
 
 /// SDM 3A 4.8: accessed by every use, dirty by stores; nothing by an access that faults.
-#[test]
 fn accessed_and_dirty_bits() {
     for kind in ALL {
         for (what, bits) in [(Read, 0x20), (Write, 0x60), (Fetch, 0x20)] {
@@ -280,7 +275,6 @@ fn accessed_and_dirty_bits() {
 }
 
 /// A translation never outlives its entry, INVLPG or not.
-#[test]
 fn entries_that_change_count_at_once() {
     for kind in ALL {
         let mut g = kind.guest(0);
@@ -330,7 +324,6 @@ fn seen(g: &mut Guest, code: &[&[u8]]) -> u64 {
 }
 
 /// Code in a page that is also a page table: the accessed bit that a walk sets is one of an instruction's bits.
-#[test]
 fn a_walk_changes_code() {
     let mut g = Long.guest(0);
     // ADC EAX, EAX; RET, and as an entry: present. With the accessed bit 11 C0 is 31 C0, XOR EAX, EAX.
@@ -346,7 +339,6 @@ fn a_walk_changes_code() {
 }
 
 /// Each space has its own translations, also after a state with another CR3 was taken on.
-#[test]
 fn spaces_do_not_mix() {
     let mut g = two_spaces();
     let start = g.state.clone();
@@ -356,7 +348,6 @@ fn spaces_do_not_mix() {
 }
 
 /// What two spaces share in the upper half they share after every change: of a table below both, and of one's root.
-#[test]
 fn an_upper_half_that_spaces_share_follows_its_tables() {
     let mut g = two_spaces();
     g.state.gpr[3] = UPPER + PAGE;
@@ -375,7 +366,6 @@ fn an_upper_half_that_spaces_share_follows_its_tables() {
 }
 
 /// A table that is unlinked becomes an ordinary page; linked again, its entries count at once.
-#[test]
 fn a_table_comes_and_goes() {
     let mut g = two_spaces();
     // The directory's entry leads to another table and back; in between the first table's entry changes.
@@ -390,7 +380,6 @@ fn a_table_comes_and_goes() {
 }
 
 /// Operands and instructions that reach into the next page: CR2 is that page's first byte, and nothing is half done.
-#[test]
 fn page_crossings() {
     for kind in ALL {
         let prepare = |second: u64| {
@@ -428,7 +417,6 @@ fn page_crossings() {
 }
 
 /// Only 32 bits of linear address outside long mode: an operand at the top wraps to the bottom.
-#[test]
 fn linear_addresses_wrap() {
     let mut g = Guest::protected(0);
     g.poke(0, &[0x77, 0x88]);
@@ -448,7 +436,6 @@ fn linear_addresses_wrap() {
 }
 
 /// Alignment checks: ring 3 with CR0.AM and AC only (SDM 3A 6.13, #AC).
-#[test]
 fn alignment() {
     use gemel_x86::control::CR0_AM;
     use gemel_x86::flags::AC;
@@ -474,7 +461,6 @@ fn alignment() {
 /// A walk that ends in a fault has noted its tables, and a mode switch forgets them all the same: the page that was a table of 8-byte
 /// entries is one of 4-byte entries now. It maps itself, and each store into its own entry is followed by a new walk,
 /// which marks it accessed and dirty.
-#[test]
 fn a_table_is_known_anew_after_a_mode_switch() {
     use gemel_machine::Exit;
     const TABLE: u64 = 0x1_0000;
@@ -496,3 +482,22 @@ fn a_table_is_known_anew_after_a_mode_switch() {
     assert_eq!(g.state.rip, CODE + 22);
     assert_eq!(g.peek32(TABLE + 4 * 1023), TABLE as u32 | 0x169);
 }
+
+/// Every case of this table.
+pub const CASES: &[Case] = cases![
+    absent_pages,
+    protection,
+    no_execute,
+    reserved_bits,
+    large_pages,
+    accessed_and_dirty_bits,
+    entries_that_change_count_at_once,
+    a_walk_changes_code,
+    spaces_do_not_mix,
+    an_upper_half_that_spaces_share_follows_its_tables,
+    a_table_comes_and_goes,
+    page_crossings,
+    linear_addresses_wrap,
+    alignment,
+    a_table_is_known_anew_after_a_mode_switch
+];

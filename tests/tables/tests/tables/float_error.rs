@@ -1,6 +1,7 @@
 //! x87 errors with CR0.NE clear: FERR#, the wait for an interrupt, IGNNE# (SDM 1 8.7.2, appendix D); with it set, #MF.
 
 use crate::board::*;
+use crate::case::{Case, cases};
 use gemel_machine::Exit;
 use gemel_x86::control::CR0_NE;
 use gemel_x86::flags::IF;
@@ -20,7 +21,6 @@ fn guest(code: &[u8]) -> Guest {
 /// FLD1
 const FLD1: &[u8] = &[0xd9, 0xe8, 0xf4];
 
-#[test]
 fn numeric_error_on_is_an_exception() {
     let mut g = guest(FLD1);
     g.state.cr0 |= CR0_NE;
@@ -29,7 +29,6 @@ fn numeric_error_on_is_an_exception() {
 }
 
 /// The processor stops before the instruction until an interrupt comes, and comes back to it.
-#[test]
 fn numeric_error_off_waits_for_an_interrupt() {
     for code in [FLD1, &[0x9b, 0xf4], &[0x0f, 0x6f, 0xc1, 0xf4]] {
         let mut g = guest(code);
@@ -47,7 +46,6 @@ fn numeric_error_off_waits_for_an_interrupt() {
 }
 
 /// Instructions that do not wait see the error and report nothing (SDM 1 8.3.12).
-#[test]
 fn instructions_that_do_not_wait_pass() {
     // fnstsw ax; fnclex; fld1
     let mut g = guest(&[0xdf, 0xe0, 0xdb, 0xe2, 0xd9, 0xe8, 0xf4]);
@@ -57,7 +55,6 @@ fn instructions_that_do_not_wait_pass() {
 }
 
 /// Under IGNNE# instructions run in spite of the error, which stays.
-#[test]
 fn ignored_errors() {
     // fld1; fstp dword [ebx]
     let mut g = guest(&[0xd9, 0xe8, 0xd9, 0x1b, 0xf4]);
@@ -72,7 +69,6 @@ fn ignored_errors() {
 }
 
 /// FERR# falls when the last waiting error is cleared or masked.
-#[test]
 fn ferr_falls_with_the_error() {
     let masked = 0x37fu16.to_le_bytes();
     for code in [
@@ -95,3 +91,12 @@ fn ferr_falls_with_the_error() {
         assert_eq!(g.state.rip, CODE + code.len() as u64);
     }
 }
+
+/// Every case of this table.
+pub const CASES: &[Case] = cases![
+    numeric_error_on_is_an_exception,
+    numeric_error_off_waits_for_an_interrupt,
+    instructions_that_do_not_wait_pass,
+    ignored_errors,
+    ferr_falls_with_the_error
+];

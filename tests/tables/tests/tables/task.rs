@@ -1,6 +1,7 @@
 //! Task switches: JMP, CALL, gates, IRET; busy bits, links, NT, and faults in the new task's name (SDM 3A 7.3).
 
 use crate::board::*;
+use crate::case::{Case, cases};
 use gemel_x86::control::{CR0_TS, DR6_BT};
 use gemel_x86::flags::{FIXED, IF, NT, RF};
 use gemel_x86::segment::{CS, DS, ES, FS, GS, SS};
@@ -49,7 +50,6 @@ fn busy(g: &Guest, selector: u16) -> bool {
 const HLT: &[u8] = &[0xf4];
 
 /// JMP: the old TSS is left, not nested (SDM 3A table 7-2).
-#[test]
 fn jump_to_a_tss() {
     let mut g = guest(0, HLT);
     g.state.rflags |= IF;
@@ -67,7 +67,6 @@ fn jump_to_a_tss() {
 }
 
 /// CALL nests: link, NT, both busy; IRET goes back.
-#[test]
 fn call_and_return() {
     let mut g = guest(0, &[0xcf]);
     g.poke(g.state.rip, &[&far(0x9a, TR2)[..], HLT].concat());
@@ -83,7 +82,6 @@ fn call_and_return() {
 }
 
 /// A task gate as an exception's handler: RF in the saved flags, the error code on the new stack.
-#[test]
 fn exception_through_a_task_gate() {
     let mut g = guest(3, HLT);
     g.set_gate(13, gate(5, 0, TR2, 0, 0));
@@ -95,7 +93,6 @@ fn exception_through_a_task_gate() {
 }
 
 /// A far call through a task gate in the GDT, from ring 3.
-#[test]
 fn call_through_a_task_gate() {
     let mut g = guest(3, HLT);
     g.set_descriptor(FREE + 8, gate(5, 3, TR2, 0, 0));
@@ -104,7 +101,6 @@ fn call_through_a_task_gate() {
 }
 
 /// A 16-bit TSS: words, four segments, no FS and GS.
-#[test]
 fn sixteen_bit_tss() {
     let mut g = guest(0, HLT);
     g.set_descriptor(TR2, descriptor(TSS2, 0x2b, 0x81, 0));
@@ -132,7 +128,6 @@ fn sixteen_bit_tss() {
 }
 
 /// Refusals before anything changes (SDM 3A 7.3 steps 2 to 5).
-#[test]
 fn switches_that_refuse() {
     let refuse = |setup: fn(&mut Guest), code: &[u8], vector: u8, error: u64| {
         let mut g = guest(0, HLT);
@@ -157,7 +152,6 @@ fn switches_that_refuse() {
 }
 
 /// Faults after the switch belong to the new task: its address, its TSS (SDM 3A 7.3 step 12, table 7-1).
-#[test]
 fn faults_in_the_new_task() {
     for (offset, selector, vector, error) in [
         (0x60, DATA0, 10, DATA0), // LDT
@@ -188,7 +182,6 @@ fn faults_in_the_new_task() {
 }
 
 /// The T bit traps before the new task's first instruction.
-#[test]
 fn trap_on_task_switch() {
     let mut g = guest(0, HLT);
     g.poke16(TSS2 + 0x64, 1);
@@ -197,3 +190,15 @@ fn trap_on_task_switch() {
     assert_eq!(g.state.dr6 & DR6_BT, DR6_BT);
     assert_eq!([ES, CS, SS, DS, FS, GS].map(|i| g.selector(i)), g.selectors());
 }
+
+/// Every case of this table.
+pub const CASES: &[Case] = cases![
+    jump_to_a_tss,
+    call_and_return,
+    exception_through_a_task_gate,
+    call_through_a_task_gate,
+    sixteen_bit_tss,
+    switches_that_refuse,
+    faults_in_the_new_task,
+    trap_on_task_switch
+];

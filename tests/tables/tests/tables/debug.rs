@@ -1,11 +1,11 @@
 //! Debug exceptions: single step, breakpoints, general detect, RF (SDM 3B 17.2, 17.3).
 
 use crate::board::*;
+use crate::case::{Case, cases};
 use gemel_x86::control::{DR6_BD, DR6_BS, DR6_FIXED, DR7_FIXED, DR7_GD};
 use gemel_x86::flags::{FIXED, IF, RF, TF, ZF};
 
 /// A single step traps after the instruction, with TF in the frame and clear in the handler.
-#[test]
 fn single_step() {
     let mut g = Guest::protected(0);
     g.state.rflags |= TF;
@@ -15,7 +15,6 @@ fn single_step() {
 }
 
 /// POPF that sets TF: the trap comes after the next instruction.
-#[test]
 fn popf_starts_stepping_after_the_next_instruction() {
     let mut g = Guest::protected(0);
     g.state.gpr[4] = STACK - 4;
@@ -25,7 +24,6 @@ fn popf_starts_stepping_after_the_next_instruction() {
 }
 
 /// SDM 3B 17.3.1.4: INT n clears TF before its handler; no step trap in between.
-#[test]
 fn int_n_is_stepped_over() {
     let mut g = Guest::protected(0);
     g.state.rflags |= TF;
@@ -34,7 +32,6 @@ fn int_n_is_stepped_over() {
 }
 
 /// SDM 3A 6.8.3: no #DB between MOV SS and the next instruction.
-#[test]
 fn mov_ss_holds_the_step_back() {
     let mut g = Guest::protected(0);
     g.state.rflags |= TF;
@@ -44,7 +41,6 @@ fn mov_ss_holds_the_step_back() {
 }
 
 /// The instruction after MOV SS is the first to be stepped; when it is an INT1 or an INT n, there is no step at all before its handler.
-#[test]
 fn mov_ss_is_not_stepped() {
     for (code, vector, length) in [(&[0xf1][..], 1, 1), (&[0xcd, 0x30], 0x30, 2)] {
         let mut g = Guest::protected(0);
@@ -58,7 +54,6 @@ fn mov_ss_is_not_stepped() {
 
 /// A data breakpoint that MOV SS held back: INT1 takes it along into its own #DB; after INT n it comes before the handler's first
 /// instruction (SDM 3A 6.8.3; the trap that CVE-2018-8897 is about).
-#[test]
 fn a_data_breakpoint_behind_mov_ss() {
     for (code, words) in [(&[0xf1][..], 3), (&[0xcd, 0x30], 6)] {
         let mut g = Guest::protected(0);
@@ -72,7 +67,6 @@ fn a_data_breakpoint_behind_mov_ss() {
 }
 
 /// An instruction breakpoint is a fault before the instruction; RF lets it pass once.
-#[test]
 fn instruction_breakpoint_and_rf() {
     let mut g = Guest::protected(0);
     g.state.dr[2] = CODE + 1;
@@ -93,7 +87,6 @@ fn instruction_breakpoint_and_rf() {
 }
 
 /// Data breakpoints trap after the access (SDM 3B 17.3.1.2).
-#[test]
 fn data_breakpoints() {
     // mov [ebx], al; mov al, [ebx]; ud2
     let run = |kind: u64| {
@@ -109,7 +102,6 @@ fn data_breakpoints() {
 }
 
 /// In a repetition the trap comes after the iteration that hit (SDM 3B 17.3.1.2), and the rest goes on afterwards.
-#[test]
 fn data_breakpoint_in_a_repetition() {
     let mut g = Guest::protected(0);
     (g.state.dr[0], g.state.dr7) = (0x8003, DR7_FIXED | 1 | 0b01 << 16);
@@ -127,7 +119,6 @@ fn data_breakpoint_in_a_repetition() {
 }
 
 /// General detect guards the debug registers, and is off in the handler.
-#[test]
 fn general_detect() {
     let mut g = Guest::protected(0);
     g.state.dr7 = DR7_FIXED | DR7_GD;
@@ -137,7 +128,6 @@ fn general_detect() {
 }
 
 /// INT1 leaves DR6 alone and is not subject to the gate's DPL (SDM 2A INT n).
-#[test]
 fn int1_is_a_hardware_exception() {
     let mut g = Guest::protected(3);
     g.run(&[0xf1]);
@@ -145,7 +135,6 @@ fn int1_is_a_hardware_exception() {
 }
 
 /// SDM 3B 17.4.3: with DEBUGCTL.BTF a single step ends at the next taken branch; #DB clears BTF.
-#[test]
 fn single_step_on_branches() {
     const BTF: u64 = 2;
     let run = |flags: u64, rcx: u64, code: &[u8]| {
@@ -184,7 +173,6 @@ fn single_step_on_branches() {
 
 /// SDM 3B 17.3.1.1: RF is set in what an interrupt pushes between two iterations, and clear before the first and after the
 /// last; so an instruction breakpoint on a repeated instruction hits once.
-#[test]
 fn rf_between_iterations() {
     for (done, rf) in [(0, 0), (1, RF), (2, RF), (3, 0)] {
         let mut g = Guest::protected(0);
@@ -214,7 +202,6 @@ fn rf_between_iterations() {
 }
 
 /// As measured on Zen 4 (the SDM has RF set, 3B 17.3.1.1): RF stays until the repetition is done.
-#[test]
 fn a_step_into_a_repetition_pushes_rf_as_it_was() {
     for (count, before, rf) in [(3, 0, 0), (3, RF, RF), (1, RF, 0)] {
         let mut g = Guest::protected(0);
@@ -226,3 +213,21 @@ fn a_step_into_a_repetition_pushes_rf_as_it_was() {
         assert_eq!((g.vector(), g.frame::<4>(3)), (1, vec![at, CODE0.into(), FIXED | TF | rf]));
     }
 }
+
+/// Every case of this table.
+pub const CASES: &[Case] = cases![
+    single_step,
+    popf_starts_stepping_after_the_next_instruction,
+    int_n_is_stepped_over,
+    mov_ss_holds_the_step_back,
+    mov_ss_is_not_stepped,
+    a_data_breakpoint_behind_mov_ss,
+    instruction_breakpoint_and_rf,
+    data_breakpoints,
+    data_breakpoint_in_a_repetition,
+    general_detect,
+    int1_is_a_hardware_exception,
+    single_step_on_branches,
+    rf_between_iterations,
+    a_step_into_a_repetition_pushes_rf_as_it_was
+];

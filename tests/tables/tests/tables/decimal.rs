@@ -1,6 +1,7 @@
 //! Decimal arithmetic, which 64-bit mode does not have: results and all status flags, as measured in 32-bit code.
 
 use crate::board::*;
+use crate::case::{Case, cases};
 
 /// AX and status flags before, and after.
 type Row = (u64, u64, u64, u64);
@@ -145,7 +146,6 @@ const MEASURED: &[(&[u8], &[Row])] = &[
     ),
 ];
 
-#[test]
 fn decimal_arithmetic_is_as_measured() {
     const STATUS: u64 = 0x8d5;
     for (code, rows) in MEASURED {
@@ -160,3 +160,6 @@ fn decimal_arithmetic_is_as_measured() {
         }
     }
 }
+
+/// Every case of this table.
+pub const CASES: &[Case] = cases![decimal_arithmetic_is_as_measured];

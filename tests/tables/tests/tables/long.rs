@@ -1,6 +1,7 @@
 //! Long mode: 64-bit gates, stacks by IST, SYSCALL, returns to every kind of code.
 
 use crate::board::*;
+use crate::case::{Case, cases};
 use gemel_machine::Exit;
 use gemel_x86::Segment;
 use gemel_x86::control::{CR4_FSGSBASE, CR4_SMAP};
@@ -10,7 +11,6 @@ use gemel_x86::segment::{CS, DS, FS, GS, SS, attr};
 const INT_30: &[u8] = &[0xcd, 0x30];
 
 /// SDM 3A 6.14.2: SS:RSP is pushed always, on a stack aligned to 16 bytes.
-#[test]
 fn frame_at_the_same_level_is_aligned() {
     let mut g = Guest::long(0);
     g.state.gpr[4] = STACK - 5;
@@ -22,7 +22,6 @@ fn frame_at_the_same_level_is_aligned() {
 }
 
 /// SDM 3A 6.14.4: from ring 3 the stack is RSP0, and SS becomes null.
-#[test]
 fn frame_from_ring_3() {
     let mut g = Guest::long(3);
     g.set_long_gate(0x30, gate(15, 3, CODE0, HANDLERS + 0x300, 0));
@@ -34,7 +33,6 @@ fn frame_from_ring_3() {
 }
 
 /// SDM 3A 6.14.5: an IST index counts at every level.
-#[test]
 fn interrupt_stack_table() {
     for ring in [0, 3] {
         let mut g = Guest::long(ring);
@@ -46,7 +44,6 @@ fn interrupt_stack_table() {
 }
 
 /// #PF: CR2, and the error code's P, W and U bits (SDM 3A 4.7).
-#[test]
 fn page_faults() {
     for (ring, code, error) in [
         (0, &[0x8a, 0x03][..], 0), // mov al, [rbx]
@@ -65,7 +62,6 @@ fn page_faults() {
 }
 
 /// SDM 3A table 6-5 with page faults, by a stack that is not there.
-#[test]
 fn page_faults_while_delivering() {
     // #UD pushes on an unmapped stack: #PF, whose handler has a stack of its own.
     let mut g = Guest::long(0);
@@ -101,7 +97,6 @@ fn expect(ring: u8, setup: fn(&mut Guest), code: &[u8], vector: u8, error: u64) 
 }
 
 /// SDM 2A INT n, IA-32e mode.
-#[test]
 fn gates_that_refuse() {
     expect(0, |g| g.state.idtr.limit = 16 * 0x30 + 14, INT_30, 13, 0x30 << 3 | 2);
     expect(3, |_| {}, INT_30, 13, 0x30 << 3 | 2);
@@ -126,7 +121,6 @@ fn gates_that_refuse() {
 }
 
 /// APM 3 SYSCALL, SYSRET: selectors, flags, RCX and R11.
-#[test]
 fn syscall_and_sysret() {
     let mut g = Guest::long(3);
     g.state.star = (u64::from(CODE3 - 16) << 48) | (u64::from(CODE0) << 32);
@@ -148,7 +142,6 @@ fn syscall_and_sysret() {
 }
 
 /// SYSRET into TF traps at once, not after the next instruction as IRET does; out of TF it does not trap at all.
-#[test]
 fn sysret_and_single_step() {
     for (before, after, traps) in [(0, TF, true), (TF, TF, true), (TF, 0, false), (0, 0, false)] {
         let mut g = Guest::long(0);
@@ -163,7 +156,6 @@ fn sysret_and_single_step() {
     }
 }
 
-#[test]
 fn syscall_refuses() {
     let mut g = Guest::long(3);
     g.state.efer &= !gemel_x86::control::EFER_SCE;
@@ -178,7 +170,6 @@ fn syscall_refuses() {
 }
 
 /// On AMD, SYSRET to an address that is not canonical faults at ring 3.
-#[test]
 fn sysret_to_a_wild_address_faults_at_ring_3() {
     let mut g = Guest::long(0);
     g.state.star = u64::from(CODE3 - 16) << 48;
@@ -199,7 +190,6 @@ fn push_frame(g: &mut Guest, values: [u64; 5]) {
 const IRETQ: &[u8] = &[0x48, 0xcf];
 
 /// SDM 3A 6.14.3: IRETQ pops all five, at every level.
-#[test]
 fn iretq() {
     let mut g = Guest::long(0);
     push_frame(&mut g, [CODE + 0x100, CODE0.into(), FIXED, 0x8888, DATA0.into()]);
@@ -240,7 +230,6 @@ fn iretq() {
 
 /// An instruction may begin in the last page of the linear address space and end in the first, also when its block is
 /// known from another address already.
-#[test]
 fn code_across_the_end_of_the_address_space() {
     let mut g = Guest::long(0);
     const TABLES: u64 = 0x2_0000;
@@ -262,7 +251,6 @@ fn code_across_the_end_of_the_address_space() {
     assert_eq!((g.state.gpr[0], g.state.rip), (2, 1));
 }
 
-#[test]
 fn iretq_refuses() {
     expect(0, |g| push_frame(g, [0, 0, 2, 0, 0]), IRETQ, 13, 0);
     expect(0, |g| push_frame(g, [0, CODE3.into(), 2, 0, 0]), IRETQ, 13, 0);
@@ -278,7 +266,6 @@ fn iretq_refuses() {
 }
 
 /// A 16-byte call gate: RSP0, null SS, no parameters (SDM 3A 5.8.3.1, 5.8.5.1).
-#[test]
 fn call_gate() {
     let mut g = Guest::long(3);
     g.set_descriptor(FREE, gate(12, 3, CODE0, HANDLERS + 0x770, 0x1f));
@@ -300,7 +287,6 @@ fn call_gate() {
 }
 
 /// RETFQ to ring 3 and far jumps between 64-bit and 32-bit code.
-#[test]
 fn far_returns_and_compatibility_mode() {
     let mut g = Guest::long(0);
     g.state.gpr[4] = STACK - 32;
@@ -327,7 +313,6 @@ fn far_returns_and_compatibility_mode() {
 }
 
 /// FS and GS: bases by MSR, by WRFSBASE, by SWAPGS; a load replaces them.
-#[test]
 fn segment_bases() {
     let mut g = Guest::long(0);
     g.state.cr4 |= CR4_FSGSBASE;
@@ -359,7 +344,6 @@ fn segment_bases() {
 }
 
 /// Null SS loads in 64-bit mode: allowed below ring 3 when the RPL is the CPL.
-#[test]
 fn null_stack_segments() {
     const MOV_SS_AX: &[u8] = &[0x8e, 0xd0];
     let mut g = Guest::long(0);
@@ -372,7 +356,6 @@ fn null_stack_segments() {
 }
 
 /// Addresses that are not canonical: #SS through the stack, #GP elsewhere.
-#[test]
 fn addresses_that_are_none() {
     expect(0, |g| g.state.gpr[3] = 1 << 63, &[0x8a, 0x03], 13, 0);
     fn wild_stack(g: &mut Guest) {
@@ -383,7 +366,6 @@ fn addresses_that_are_none() {
 }
 
 /// STAC and CLAC open and close user pages under SMAP (SDM 3A 4.6.1); a descriptor table on one stays closed.
-#[test]
 fn supervisor_mode_access_prevention() {
     let read = |code: &[u8]| {
         let mut g = Guest::long(0);
@@ -407,7 +389,6 @@ fn supervisor_mode_access_prevention() {
 }
 
 /// LTR and LLDT take 16-byte descriptors.
-#[test]
 fn wide_system_descriptors() {
     let mut g = Guest::long(0);
     g.set_descriptor(FREE, descriptor(0x5000, 0xf, 0x82, 0));
@@ -426,7 +407,6 @@ fn wide_system_descriptors() {
 }
 
 /// SDM 2A CMPXCHG8B: EDX:EAX is compared, ECX:EBX is stored, and what was there comes back in EDX:EAX.
-#[test]
 fn compare_and_exchange_of_eight_bytes() {
     const PLACE: u64 = 0xe000;
     let there = 0x1111_1111_2222_2222_u64;
@@ -443,3 +423,28 @@ fn compare_and_exchange_of_eight_bytes() {
         assert_eq!(g.frame::<8>(3)[2] & ZF != 0, equal);
     }
 }
+
+/// Every case of this table.
+pub const CASES: &[Case] = cases![
+    frame_at_the_same_level_is_aligned,
+    frame_from_ring_3,
+    interrupt_stack_table,
+    page_faults,
+    page_faults_while_delivering,
+    gates_that_refuse,
+    syscall_and_sysret,
+    sysret_and_single_step,
+    syscall_refuses,
+    sysret_to_a_wild_address_faults_at_ring_3,
+    iretq,
+    code_across_the_end_of_the_address_space,
+    iretq_refuses,
+    call_gate,
+    far_returns_and_compatibility_mode,
+    segment_bases,
+    null_stack_segments,
+    addresses_that_are_none,
+    supervisor_mode_access_prevention,
+    wide_system_descriptors,
+    compare_and_exchange_of_eight_bytes
+];
