@@ -8,7 +8,7 @@ set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=../packages.sh
 . "$HERE/../packages.sh"
-FAST="boot-cloud cpu-int idle interact disk-virtio shell lines reboot blocks"
+FAST="boot-cloud cpu-int idle interact disk-virtio shell lines reboot blocks net-echo"
 SLOW="boot-amd64 boot-686 boot-686-pae cpu-fp syscall forkexec pagefault apps-run apps-systemd services"
 WORK=${GEMEL_GUESTS:-$HERE/../../target/guests}
 
@@ -26,14 +26,14 @@ recipe() {
         disk-virtio) echo "disk.sh virtio" ;;
         apps-run) echo "apps.sh run" ;;
         apps-systemd) echo "apps.sh systemd" ;;
-        cpu-int | cpu-fp | syscall | forkexec | pagefault | idle | interact | shell | lines | reboot | blocks | services) echo "$1.sh" ;;
+        cpu-int | cpu-fp | syscall | forkexec | pagefault | idle | interact | shell | lines | reboot | blocks | services | net-echo) echo "$1.sh" ;;
         *) return 1 ;;
     esac
 }
 host_packages() {
     case $1 in
         cpu-fp | forkexec | pagefault) echo "cpio mmdebstrap" ;;
-        blocks) echo "cpio kmod" ;;
+        blocks | net-echo) echo "cpio kmod" ;;
         disk-virtio | services | apps-*) echo "cpio mmdebstrap kmod e2fsprogs" ;;
         *) echo "cpio" ;;
     esac

@@ -13,6 +13,7 @@ mod demo;
 mod diff;
 mod exit;
 mod figures;
+mod gateway;
 mod keys;
 mod log_show;
 mod logged;
@@ -77,6 +78,9 @@ enum Command {
     /// The guest's console on both sides of a pair: shows every output once, delivers every key once
     #[command(after_help = exit::TABLE)]
     Console(console::Args),
+    /// The gateway of guests on pairs: NAT, DHCP, DNS and port forwards, whose connections survive a failover
+    #[command(after_help = exit::TABLE)]
+    Net(gateway::Args),
     /// A guest survives the death of the machine that runs it, before your eyes
     #[command(after_help = exit::TABLE)]
     Demo(demo::Args),
@@ -136,6 +140,7 @@ fn main() -> ExitCode {
             Command::Failover(args) => protect::fail_over(args),
             Command::Standby(args) => standby::run(args),
             Command::Console(args) => console::run(args),
+            Command::Net(args) => gateway::run(args),
             Command::Demo(args) => demo::run(args),
             Command::Verify(args) => verify::run(args),
             Command::VerifyOutputs(args) => verify_outputs::run(args),

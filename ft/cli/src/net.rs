@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use gemel_host::net::{Backend, NetKind, Port};
 use gemel_host::{Inbox, NetSpec, Nics};
 use gemel_machine::NicSpec;
-use gemel_net::{Config, Forward, Network, host_resolver};
+use gemel_net::{Config, NetError, Network, host_resolver};
 use std::sync::Arc;
 
 /// The interfaces of the machine that the options describe.
@@ -41,30 +41,20 @@ pub fn connect(specs: &[NetSpec], inbox: &Arc<Inbox>) -> Result<Nics> {
     let mut backends = Vec::new();
     for (number, spec) in specs.iter().enumerate() {
         let number = number as u8;
-        if let NetKind::User { hostfwd } = &spec.kind {
-            backends.push(Box::new(User::open(hostfwd, Port::new(inbox, number))?) as Box<dyn Backend>);
+        match &spec.kind {
+            NetKind::User { hostfwd } => backends.push(user(hostfwd, Port::new(inbox, number))?),
+            NetKind::Gateway => {
+                bail!("--net gateway is a pair's: give it to gemel primary and secondary, with --gateway")
+            }
+            _ => {}
         }
         backends.extend(spec.open(number, inbox)?);
     }
     Ok(Nics::new(backends))
 }
 
-/// The user-mode network behind one interface.
+/// The user-mode network as an interface's other end.
 struct User(Network);
-
-impl User {
-    fn open(hostfwd: &[String], port: Port) -> Result<Self> {
-        let forwards: Vec<Forward> = hostfwd.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
-        let config = Config { forwards, resolver: host_resolver() };
-        let network = Network::start(&config, move |frame| port.offer(frame))?;
-        for (forward, address) in config.forwards.iter().zip(network.listens_on()) {
-            if forward.host.port() == 0 {
-                eprintln!("gemel: {address} leads to {} of the guest", forward.guest);
-            }
-        }
-        Ok(Self(network))
-    }
-}
 
 impl Backend for User {
     fn send(&mut self, frame: Vec<u8>) {
@@ -74,4 +64,42 @@ impl Backend for User {
     fn room(&mut self) {
         self.0.wake();
     }
+}
+
+fn user(hostfwd: &[String], port: Port) -> Result<Box<dyn Backend>> {
+    let forwards = hostfwd.iter().map(|text| text.parse()).collect::<Result<_, NetError>>()?;
+    let config = Config { forwards, resolver: host_resolver() };
+    Ok(Box::new(User(user_network(&config, move |frame| port.offer(frame))?)))
+}
+
+/// Starts the user-mode network and tells where its forwards listen.
+///
+/// # Errors
+/// An address that cannot be listened on.
+pub fn user_network(
+    config: &Config,
+    deliver: impl FnMut(&mut Option<Vec<u8>>) + Send + 'static,
+) -> Result<Network, NetError> {
+    let network = Network::start(config, deliver)?;
+    for (forward, at) in config.forwards.iter().zip(network.listens_on()) {
+        eprintln!("gemel: {at} leads to {} of the guest", forward.guest);
+    }
+    Ok(network)
+}
+
+/// Checks that the interfaces of a pair are its gateway's: they have no other end here, because the pair takes their frames out of the
+/// machine's world itself.
+///
+/// # Errors
+/// Networks that one side could not go on with when the other is gone.
+pub fn check_pair(specs: &[NetSpec], has_gateway: bool) -> Result<()> {
+    if specs.iter().any(|spec| spec.kind != NetKind::Gateway) {
+        bail!(
+            "--net: the interfaces of a pair are of its gateway: --net gateway[,mac=..] with --gateway ADDR (gemel net)"
+        );
+    }
+    if specs.is_empty() == has_gateway {
+        bail!("--net gateway and --gateway ADDR go together");
+    }
+    Ok(())
 }

@@ -32,7 +32,7 @@ pub struct MachineOptions {
     #[arg(long, value_name = "SPEC")]
     pub drive: Vec<DriveSpec>,
     /// A network interface: user[,hostfwd=tcp:[ADDR]:PORT-[GUEST]:PORT...] (needs no privilege), tap,ifname=NAME, or
-    /// stream,addr=unix:PATH|tcp:HOST:PORT[,server] (QEMU's and passt's frames behind their lengths); each with
+    /// stream,addr=unix:PATH|tcp:HOST:PORT[,server] (QEMU's and passt's frames behind their lengths); for a pair gateway (gemel net); each with
     /// mac=XX:XX:XX:XX:XX:XX where two guests share a network; repeatable
     #[arg(long, value_name = "SPEC")]
     pub net: Vec<NetSpec>,

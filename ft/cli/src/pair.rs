@@ -7,6 +7,7 @@ use crate::checker::growing;
 use crate::exit::{Ending, one_line};
 use crate::figures::metrics;
 use crate::logged;
+use crate::net;
 use crate::options::{Clock, EpochOptions, MachineOptions, ReportOptions};
 use crate::replay::keep_evidence;
 use crate::report::{Report, Stopwatch};
@@ -15,12 +16,13 @@ use crate::world::{self, Connections};
 use anyhow::{Context, Result, bail};
 use gemel_host::control::{Attendant, Control};
 use gemel_host::inbox::Source;
+use gemel_host::net::Port;
 use gemel_host::outputs::Null;
 use gemel_host::{Disks, Inbox, Live, Outputs, QuitReason, signals};
 use gemel_kvm::Figures;
 use gemel_log::{Header, LogWriter};
 use gemel_machine::{At, Machine, MachineSpec};
-use gemel_pair::protocol::{Phase, StopReason, Timing};
+use gemel_pair::protocol::{NicFrame, Phase, StopReason, Timing};
 use gemel_pair::shell::{
     Address, DirectoryArbiter, DiskBlocks, Ended, Options, PairError, ReportFn, Side, Surroundings,
 };
@@ -59,6 +61,9 @@ pub struct PairOptions {
     /// Milliseconds of guest time that the secondary may be behind, idle time not counted, before the primary's guest waits for it
     #[arg(long, value_name = "MS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     pub max_lag: u64,
+    /// The gateway of the guest's interfaces (--net gateway), where gemel net listens: HOST:PORT or unix:PATH
+    #[arg(long, value_name = "ADDR")]
+    pub gateway: Option<Address>,
     /// Where standbys wait (gemel standby) that this side takes once it leads and has no secondary: the first that answers
     #[arg(long, value_name = "ADDR,...", value_delimiter = ',')]
     pub standby: Vec<Address>,
@@ -92,9 +97,7 @@ impl PairOptions {
     /// An arbiter or keys that cannot be used.
     pub fn shell(&self) -> Result<Options> {
         const MS: u64 = 1_000_000;
-        if !self.machine.net.is_empty() {
-            bail!("--net: a pair has no network yet; leave it out");
-        }
+        net::check_pair(&self.machine.net, self.gateway.is_some())?;
         if self.vm.is_empty() || self.vm.contains(['/', '.']) {
             bail!("--vm '{}': the name becomes a file's: leave out '/' and '.'", self.vm);
         }
@@ -111,6 +114,7 @@ impl PairOptions {
                 ..defaults
             },
             console: self.console.clone(),
+            gateway: self.gateway.clone(),
             arbiter: Arc::new(DirectoryArbiter::new(&self.arbiter)?),
             trust: self.trust.trust()?,
             standbys: self.standby.clone(),
@@ -273,6 +277,13 @@ impl Surroundings for Surround {
 
     fn input(&self, bytes: &[u8]) {
         self.inbox.serial(0, bytes);
+    }
+
+    fn frames(&self, frames: Vec<NicFrame>) {
+        for (nic, frame) in frames {
+            // The window of unconsumed frames is smaller than the inbox.
+            Port::new(&self.inbox, nic).offer(&mut Some(frame));
+        }
     }
 
     fn nudge(&self) {

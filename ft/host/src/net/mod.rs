@@ -94,7 +94,8 @@ impl Nics {
 }
 
 impl NetSpec {
-    /// Connects interface number `nic`. `None` for a backend that is not of this crate ([`NetKind::User`]).
+    /// Connects interface number `nic`. `None` for a backend that is not of this crate ([`NetKind::User`],
+    /// [`NetKind::Gateway`]).
     ///
     /// # Errors
     /// [`HostError`] when the interface or the address cannot be had.
@@ -104,7 +105,7 @@ impl NetSpec {
             NetKind::Stream { address, server } => {
                 Some(Box::new(stream::Stream::open(address, *server, Port::new(inbox, nic))?))
             }
-            NetKind::User { .. } => None,
+            NetKind::User { .. } | NetKind::Gateway => None,
         })
     }
 }

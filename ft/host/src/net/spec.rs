@@ -32,6 +32,8 @@ pub enum NetKind {
         /// Listens there; otherwise connects.
         server: bool,
     },
+    /// The gateway of a pair, which both of its sides are connected to.
+    Gateway,
     /// The user-mode network.
     User {
         /// Its forwards, as given.
@@ -40,7 +42,7 @@ pub enum NetKind {
 }
 
 const KNOWN: &str = "known are tap,ifname=NAME; stream,addr=unix:PATH|tcp:HOST:PORT[,server]; user[,hostfwd=tcp:[ADDR]:PORT-[GUEST]:PORT...]; \
-     and with each mac=XX:XX:XX:XX:XX:XX";
+     gateway (of a pair); and with each mac=XX:XX:XX:XX:XX:XX";
 
 /// The first five bytes of addresses that nobody gave; the last is the interface's number. Locally administered, in the range that
 /// QEMU uses.
@@ -101,6 +103,7 @@ impl FromStr for NetSpec {
                 address: address.ok_or_else(|| refuse("the address is missing or wrong"))?,
                 server,
             },
+            "gateway" => NetKind::Gateway,
             "user" => NetKind::User { hostfwd },
             _ => return Err(refuse("not understood")),
         };

@@ -3,6 +3,8 @@
 //! Not responsible for: threads, sockets, the arbiter's storage, the machine (`shell`, or a simulation).
 
 use super::console::{ClientId, ConsoleServer, ServerAction, ToClient, ToServer};
+use super::frames::NicFrame;
+use super::gateway::{FromSide, GatewayOrder, GatewayServer, ToSide};
 use super::latency::{Latencies, Stopwatch};
 use super::membership::{Changed, MemberId, Membership, PeerId};
 use super::message::{ClonePart, Cut, Hello, Message};
@@ -30,6 +32,16 @@ pub enum Event {
     Client(ClientId, ToServer),
     /// The connection to a client is gone.
     ClientClosed(ClientId),
+    /// A connection to the gateway of the guest's network stands.
+    GatewayConnected,
+    /// The gateway says something.
+    Gateway(ToSide),
+    /// The connection to the gateway is gone.
+    GatewayClosed,
+    /// The machine sent a network frame.
+    Frame(NicFrame),
+    /// The machine took a network frame, from [`Action::Frames`] or from the log.
+    FrameTaken,
     /// The machine emitted a byte.
     Output(Channel, u8),
     /// The machine took so many bytes of console input, from [`Action::Input`] or from the log.
@@ -110,6 +122,12 @@ pub enum Action {
     EndFeed,
     /// Hand these bytes to the machine's first serial port.
     Input(Vec<u8>),
+    /// Say something to the gateway.
+    ToGateway(FromSide),
+    /// End the connection to the gateway, after what was said before; then connect again.
+    CloseGateway,
+    /// Hand these frames to the machine's network interfaces.
+    Frames(Vec<NicFrame>),
     /// Stop the machine; this side is done.
     Stop(StopReason),
 }
@@ -143,6 +161,14 @@ pub struct Figures {
     pub delivered: u64,
     /// Console input bytes that the guest took.
     pub inputs: u64,
+    /// Network frames that the guest sent.
+    pub frames: u64,
+    /// Network frames that wait for an acknowledgement.
+    pub frames_held: u64,
+    /// Network frames that the gateway has.
+    pub frames_delivered: u64,
+    /// Network frames that the guest took.
+    pub frames_taken: u64,
     /// Marks that wait for an acknowledgement.
     pub marks_in_flight: u64,
     /// How long outputs of this side, while it was live, waited for it.
@@ -156,6 +182,7 @@ pub struct Member {
     replication: Replication,
     ring: OutputRing,
     console: ConsoleServer,
+    gateway: GatewayServer,
     timing: Timing,
     /// The guest ended.
     ended: bool,
@@ -167,7 +194,9 @@ pub struct Member {
 impl Member {
     /// A side at power-on. See [`Replication::new`].
     pub fn new(hello: Hello, wanted: usize, timing: Timing, now: u64) -> Self {
+        let gateway = GatewayServer::new(hello.vm.clone(), hello.machine);
         Self {
+            gateway,
             replication: Replication::new(hello, wanted, timing, now),
             ring: OutputRing::new(RING_CAPACITY),
             console: ConsoleServer::new(),
@@ -185,7 +214,8 @@ impl Member {
 
     /// Whether the live guest has to wait: so many outputs are held, or the secondary is so far behind.
     pub fn must_wait(&self) -> bool {
-        self.replication.is_live() && self.ring.is_full() || self.replication.must_wait()
+        self.replication.is_live() && (self.ring.is_full() || self.gateway.ring().is_full())
+            || self.replication.must_wait()
     }
 
     /// Whether this side leads and wants a secondary more: the next that answers is to be connected.
@@ -195,7 +225,7 @@ impl Member {
 
     /// What there is to tell.
     pub fn figures(&self) -> Figures {
-        let Self { replication, ring, console, .. } = self;
+        let Self { replication, ring, console, gateway, .. } = self;
         let at = replication.reached();
         Figures {
             role: replication.role(),
@@ -211,6 +241,10 @@ impl Member {
             released: ring.released(),
             delivered: ring.delivered(),
             inputs: console.taken(),
+            frames: gateway.ring().emitted(),
+            frames_held: gateway.ring().emitted().saturating_sub(gateway.ring().released()),
+            frames_delivered: gateway.ring().delivered(),
+            frames_taken: gateway.taken(),
             marks_in_flight: replication.marks_in_flight() as u64,
             latency: self.stopwatch.latencies.clone(),
             failover: replication.failover(),
@@ -223,10 +257,10 @@ impl Member {
         if matches!(self.replication.phase(), Phase::Stopped(_)) {
             return out;
         }
-        let mut served = Vec::new();
+        let (mut served, mut orders) = (Vec::new(), Vec::new());
         self.replication.observe(self.cover(), self.ring.delivered());
         match event {
-            // The two frequent ones change nothing that anybody sees before the next mark.
+            // The frequent ones change nothing that anybody sees before the next mark.
             Event::Output(channel, byte) => {
                 if self.replication.is_live() {
                     self.stopwatch.emitted(now, self.ring.emitted());
@@ -242,6 +276,14 @@ impl Member {
                 self.console.take(bytes);
                 return out;
             }
+            Event::Frame(frame) => {
+                self.gateway.push(frame);
+                return out;
+            }
+            Event::FrameTaken => {
+                self.gateway.take();
+                return out;
+            }
             Event::Tick => {
                 self.replication.tick(now, &mut out);
                 self.end_when_delivered(now, &mut out);
@@ -252,6 +294,9 @@ impl Member {
             Event::Client(id, ToServer::Figures) => out.push(Action::TellFigures(id)),
             Event::Client(id, message) => self.console.message(id, message, &mut self.ring, &mut served),
             Event::ClientClosed(id) => self.console.closed(id),
+            Event::GatewayConnected => self.gateway.connected(&mut orders),
+            Event::Gateway(message) => self.gateway.message(message, &mut orders),
+            Event::GatewayClosed => self.gateway.closed(),
             Event::Reached(at) => self.replication.reach(now, at, &mut out),
             Event::Held => self.replication.held(now, &mut out),
             Event::MachineEnded(at) => {
@@ -261,7 +306,8 @@ impl Member {
             Event::EndReached => self.replication.end_reached(now, &mut out),
             Event::Diverged => self.replication.diverged(now, &mut out),
             Event::Cut { peer, at, log_header } => {
-                let cut = Cut { at, log_header, ring: self.ring.state(), inputs: self.console.taken() };
+                let (ring, inputs) = (self.ring.state(), self.console.taken());
+                let cut = Cut { at, log_header, ring, inputs, gateway: self.gateway.state() };
                 self.replication.cut(now, peer, Message::Cut(cut), &mut out);
             }
             Event::CutDigest { peer, digest } => self.replication.cut_digest(now, peer, digest, &mut out),
@@ -276,12 +322,18 @@ impl Member {
             self.replication.end_reached(now, &mut out);
         }
         self.serve(served, &mut out);
+        self.serve_gateway(orders, &mut out);
         self.stopwatch.released(now, self.ring.released());
         out
     }
 
     fn cover(&self) -> Cover {
-        Cover { outputs: self.ring.emitted(), inputs: self.console.taken() }
+        Cover {
+            outputs: self.ring.emitted(),
+            inputs: self.console.taken(),
+            frames: self.gateway.ring().emitted(),
+            frames_taken: self.gateway.taken(),
+        }
     }
 
     fn message(&mut self, now: u64, peer: PeerId, message: Message, out: &mut Vec<Action>) {
@@ -290,6 +342,7 @@ impl Member {
         {
             self.ring.restore(cut.ring.clone());
             self.console.restore(cut.inputs);
+            self.gateway.restore(cut.gateway.clone());
         }
         self.replication.received(now, peer, message, out);
     }
@@ -313,6 +366,19 @@ impl Member {
         }));
     }
 
+    /// The same for the guest's frames.
+    fn serve_gateway(&mut self, mut orders: Vec<GatewayOrder>, out: &mut Vec<Action>) {
+        let open = self.replication.open();
+        let live = self.replication.is_live().then(|| self.replication.epoch());
+        self.gateway.set_live(live);
+        self.gateway.flush(open.frames, open.frames_taken, &mut orders);
+        out.extend(orders.into_iter().map(|order| match order {
+            GatewayOrder::Send(message) => Action::ToGateway(message),
+            GatewayOrder::Close => Action::CloseGateway,
+            GatewayOrder::Frames(frames) => Action::Frames(frames),
+        }));
+    }
+
     /// The guest's last outputs leave before the side does. Looked at with every tick.
     fn end_when_delivered(&mut self, now: u64, out: &mut Vec<Action>) {
         let may_leave = matches!(self.replication.phase(), Phase::Primary | Phase::Live);
@@ -322,7 +388,9 @@ impl Member {
         let epoch = self.replication.epoch();
         self.offered.take_if(|(_, of)| *of != epoch);
         let (patience, _) = self.offered.get_or_insert((Watch::new(now, 2 * self.timing.tick), epoch));
-        let all_shown = self.console.has_client() && self.ring.delivered() >= self.ring.emitted();
+        let all_shown = self.console.has_client()
+            && self.ring.delivered() >= self.ring.emitted()
+            && self.gateway.is_idle();
         if all_shown || patience.look(now) > self.timing.linger {
             self.replication.finished(now, out);
         }

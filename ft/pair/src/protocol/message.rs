@@ -5,6 +5,7 @@
 //! A frame is a length (u32, little-endian, at most [`MAX_FRAME`]) and that many bytes of postcard. Anything else ends the
 //! connection.
 
+use super::gateway::GatewayState;
 use super::membership::{MemberId, Membership};
 use super::replication::Role;
 use super::ring::RingState;
@@ -68,6 +69,8 @@ pub struct Cut {
     pub ring: RingState,
     /// Console input bytes that the guest took before.
     pub inputs: u64,
+    /// The guest's network.
+    pub gateway: GatewayState,
 }
 
 /// Why a side takes its leave.

@@ -6,7 +6,8 @@
 //! * [`Replication`]: who is live. Marks, acknowledgements, suspicion, arbitration, going live.
 //! * [`OutputRing`]: outputs by ordinal, held until they may leave and kept until they were delivered.
 //! * [`ConsoleServer`] and [`ConsoleClient`]: outputs and inputs exactly once over connections that break.
-//! * [`Member`]: one side of the pair, made of the first three. The shell and the simulation run the same one.
+//! * [`GatewayServer`] and [`GatewayClient`]: the same for the guest's network frames, which [`FrameRing`] keeps.
+//! * [`Member`]: one side of the pair, made of the servers and the first two. The shell and the simulation run the same one.
 //!
 //! The rules (FT paper 2.2, 2.3):
 //! * *Output rule*: an output leaves only once a mark that covers it is acknowledged, which means that the secondary
@@ -18,6 +19,11 @@ pub(crate) mod bytes;
 mod client;
 mod console;
 mod following;
+mod frames;
+mod gateway;
+mod gateway_client;
+#[cfg(test)]
+mod gateway_tests;
 mod latency;
 mod leading;
 mod member;
@@ -30,6 +36,9 @@ mod watch;
 
 pub use client::{ClientAction, ClientEvent, ConsoleClient};
 pub use console::{ClientId, ConsoleServer, INPUT_WINDOW, ToClient, ToServer};
+pub use frames::{FrameRing, FrameRingState, NicFrame};
+pub use gateway::{FRAMES_WINDOW, FromSide, GatewayServer, GatewayState, ToSide};
+pub use gateway_client::{GatewayAction, GatewayClient, GatewayEvent, SideId};
 pub use latency::{LATENCY_BOUNDS, Latencies};
 pub use member::{Action, Event, Figures, Member, RING_CAPACITY};
 pub use membership::{Changed, MemberId, Membership, PeerId};

@@ -120,29 +120,44 @@ impl Timing {
     }
 }
 
-/// What may be seen from outside: outputs and console inputs below these numbers.
+/// What may be seen from outside: outputs, network frames, and inputs taken below these numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Cover {
     pub outputs: u64,
+    /// Console input bytes that the guest took.
     pub inputs: u64,
+    /// Network frames that the guest sent.
+    pub frames: u64,
+    /// Network frames that the guest took.
+    pub frames_taken: u64,
 }
 
 impl Cover {
-    pub(super) const ALL: Self = Self { outputs: u64::MAX, inputs: u64::MAX };
+    pub(super) const ALL: Self =
+        Self { outputs: u64::MAX, inputs: u64::MAX, frames: u64::MAX, frames_taken: u64::MAX };
+
+    fn join(self, other: Self, of: impl Fn(u64, u64) -> u64) -> Self {
+        Self {
+            outputs: of(self.outputs, other.outputs),
+            inputs: of(self.inputs, other.inputs),
+            frames: of(self.frames, other.frames),
+            frames_taken: of(self.frames_taken, other.frames_taken),
+        }
+    }
 
     /// What both cover.
     pub(super) fn and(self, other: Self) -> Self {
-        Self { outputs: self.outputs.min(other.outputs), inputs: self.inputs.min(other.inputs) }
+        self.join(other, u64::min)
     }
 
     /// What one of them covers.
     pub(super) fn or(self, other: Self) -> Self {
-        Self { outputs: self.outputs.max(other.outputs), inputs: self.inputs.max(other.inputs) }
+        self.join(other, u64::max)
     }
 
     /// Whether this covers all that the other does.
     pub(super) fn covers(self, other: Self) -> bool {
-        self.outputs >= other.outputs && self.inputs >= other.inputs
+        self.or(other) == self
     }
 }
 

@@ -8,6 +8,7 @@ use super::clone::serve as serve_clone;
 use super::connection::{attend, spawn};
 use super::error::PairError;
 use super::feed::{Feed, FeedSource};
+use super::gateway::keep_connected;
 use super::listener::Listener;
 use super::protect::look_for_standbys;
 use super::side::{Report, Side, Surroundings};
@@ -46,6 +47,8 @@ pub struct Options {
     pub console: Address,
     /// Holds who leads and who is in sync.
     pub arbiter: Arc<dyn Arbiter>,
+    /// The gateway of the guest's network, if it has one.
+    pub gateway: Option<Address>,
     /// Who may connect.
     pub trust: Trust,
     /// Where standbys wait that this side may take once it leads, the first first.
@@ -99,6 +102,9 @@ pub(super) fn start_threads(
             asking.event(Event::Changed(arbiter.change(&vm, &next).ok()));
         }
     })?;
+    if let Some(gateway) = &options.gateway {
+        keep_connected(side, gateway, &options.trust)?;
+    }
     let serving = Arc::clone(side);
     spawn("clients", move || {
         for id in 0.. {

@@ -11,8 +11,8 @@ use super::ledger::LedgerFile;
 use super::run::Options;
 use crate::ledger::Witness;
 use crate::protocol::{
-    Action, ClientId, ClonePart, Event, Figures, Hello, Member, Membership, Message, PeerId, Phase,
-    StopReason, Timing, ToClient,
+    Action, ClientId, ClonePart, Event, Figures, FromSide, Hello, Member, Membership, Message, NicFrame,
+    PeerId, Phase, StopReason, Timing, ToClient,
 };
 use crossbeam::channel::{Sender, unbounded};
 use gemel_log::{ByteCounts, Class, Header};
@@ -43,6 +43,9 @@ pub trait Surroundings: Send + Sync {
 
     /// Hands bytes to the first serial port; must not wait.
     fn input(&self, bytes: &[u8]);
+
+    /// Hands frames to the machine's network interfaces; must not wait. No more than [`crate::protocol::FRAMES_WINDOW`] wait at a time.
+    fn frames(&self, frames: Vec<NicFrame>);
 
     /// Makes the machine's thread look at its world soon.
     fn nudge(&self);
@@ -140,6 +143,7 @@ pub struct Side {
     peers: Mutex<BTreeMap<PeerId, Outgoing<Message>>>,
     next_peer: AtomicU64,
     clients: Mutex<BTreeMap<ClientId, Outgoing<ToClient>>>,
+    gateway: Mutex<Option<Outgoing<FromSide>>>,
     counts: Mutex<ByteCounts>,
     progress: Mutex<Progress>,
     changed: Condvar,
@@ -175,6 +179,7 @@ impl Side {
             peers: Mutex::default(),
             next_peer: AtomicU64::new(1),
             clients: Mutex::default(),
+            gateway: Mutex::default(),
             counts: Mutex::default(),
             progress: Mutex::default(),
             changed: Condvar::new(),
@@ -277,6 +282,17 @@ impl Side {
                 }
             }
             Action::Input(bytes) => self.surroundings.input(&bytes),
+            Action::ToGateway(message) => {
+                if let Some(gateway) = &*self.gateway.lock() {
+                    gateway.send(&message);
+                }
+            }
+            Action::CloseGateway => {
+                if let Some(gateway) = self.gateway.lock().take() {
+                    gateway.close();
+                }
+            }
+            Action::Frames(frames) => self.surroundings.frames(frames),
             Action::Stop(reason) => {
                 self.proceed(|p| p.stopped = Some(reason));
                 self.halt_machine();
@@ -475,6 +491,16 @@ impl Side {
     pub(super) fn client_closed(self: &Arc<Self>, id: ClientId) {
         self.clients.lock().remove(&id);
         self.event(Event::ClientClosed(id));
+    }
+
+    pub(super) fn set_gateway(self: &Arc<Self>, gateway: Outgoing<FromSide>) {
+        *self.gateway.lock() = Some(gateway);
+        self.event(Event::GatewayConnected);
+    }
+
+    pub(super) fn gateway_closed(self: &Arc<Self>) {
+        self.gateway.lock().take();
+        self.event(Event::GatewayClosed);
     }
 
     pub(super) fn count(&self, class: Class, bytes: u64) {

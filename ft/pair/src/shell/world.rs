@@ -113,6 +113,10 @@ impl<W: World> World for Paired<W> {
                 self.side.event(Event::InputTaken(bytes.len() as u64));
                 self.due = Some(at.position.count);
             }
+            Some(Input::Frame { .. }) => {
+                self.side.event(Event::FrameTaken);
+                self.due = Some(at.position.count);
+            }
             Some(_) => self.due = Some(at.position.count),
             // Whatever comes from here on is not before this point.
             None if self.leads && self.side.must_wait() => self.hold(at)?,
@@ -133,16 +137,15 @@ impl<W: World> World for Paired<W> {
     forward_to_world!(input_number, now, wake, landed, missed, answer, digest_due, digest);
 
     fn emit(&mut self, at: At, output: Output) {
-        let byte = match &output {
-            Output::Serial { port, byte } => Some((Channel::Serial(*port), *byte)),
-            Output::Debug(byte) => Some((Channel::Debug, *byte)),
+        let event = match &output {
+            Output::Serial { port, byte } => Some(Event::Output(Channel::Serial(*port), *byte)),
+            Output::Debug(byte) => Some(Event::Output(Channel::Debug, *byte)),
+            Output::Frame { nic, bytes } => Some(Event::Frame((*nic, bytes.clone()))),
             // Private to the side: its own disk, its own flow control.
             Output::Disk(_) | Output::SerialConsumed { .. } => None,
-            // A machine of a pair has no interfaces yet.
-            Output::Frame { .. } => None,
         };
-        if let Some((channel, byte)) = byte {
-            self.side.event(Event::Output(channel, byte));
+        if let Some(event) = event {
+            self.side.event(event);
             self.due.get_or_insert(at.position.count.saturating_add(self.batch));
         }
         self.world.emit(at, output);

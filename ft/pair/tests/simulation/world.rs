@@ -477,6 +477,7 @@ impl World {
                     self.sides[s].feed_ended = true;
                     self.sides[s].claimed = true;
                 }
+                Action::ToGateway(_) | Action::CloseGateway | Action::Frames(_) => panic!("no gateway here"),
                 Action::Input(bytes) => self.sides[s].inbox.extend(bytes),
                 Action::Stop(reason) => self.sides[s].stopped = Some(reason),
             }
