@@ -58,8 +58,9 @@ pub struct PairOptions {
     /// Milliseconds of silence after which a primary goes on without its secondary
     #[arg(long, value_name = "MS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
     pub drop: u64,
-    /// Milliseconds of guest time that the secondary may be behind, idle time not counted, before the primary's guest waits for it
-    #[arg(long, value_name = "MS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    /// Milliseconds of guest time that a secondary may be behind, idle time not counted, before the primary's guest is slowed; at
+    /// twice that it waits
+    #[arg(long, value_name = "MS", default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..))]
     pub max_lag: u64,
     /// The gateway of the guest's interfaces (--net gateway), where gemel net listens: HOST:PORT or unix:PATH
     #[arg(long, value_name = "ADDR")]

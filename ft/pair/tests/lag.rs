@@ -3,8 +3,8 @@
 
 use gemel_machine::{At, Position, TimeBase, VirtTime};
 use gemel_pair::protocol::{
-    Action, Changed, Event, Hello, Mark, Member, MemberId, Membership, Message, PROTOCOL, PeerId, Role,
-    Timing,
+    Action, Changed, Event, Hello, Mark, Member, MemberId, Membership, Message, PROTOCOL, PeerId, Phase,
+    Role, Timing,
 };
 
 const MS: u64 = 1_000_000;
@@ -67,9 +67,33 @@ fn a_guest_that_slept_does_not_wait_for_its_secondary() {
     assert_eq!((primary.figures().lag, primary.must_wait()), (MS, false), "asleep for half a second");
 
     primary.handle(3, Event::Reached(at(12 * COUNTS, 511 * MS)));
-    assert_eq!((primary.figures().lag, primary.must_wait()), (12 * MS, true));
-    primary.handle(4, Event::PeerMessage(PEER, Message::Ack { sequence: 3, executed: 11 * COUNTS }));
+    assert_eq!((primary.figures().lag, primary.must_wait()), (12 * MS, false));
+    for tick in 1..50 {
+        primary.handle(tick * 2 * MS, Event::Tick);
+    }
+    let slowed = primary.brake();
+    assert!(slowed > 0, "a secondary that falls behind slows its primary");
+    assert_eq!(primary.figures().host_lag, 98 * MS - 1, "since the first mark");
+    primary.handle(99 * MS, Event::Reached(at(22 * COUNTS, 600 * MS)));
+    assert!(primary.must_wait(), "more than twice of what it may be behind");
+    primary.handle(99 * MS, Event::PeerMessage(PEER, Message::Ack { sequence: 4, executed: 21 * COUNTS }));
     assert_eq!((primary.figures().lag, primary.must_wait()), (MS, false));
+    primary.handle(101 * MS, Event::Tick);
+    assert!(primary.brake() < slowed, "and lets it go");
+}
+
+/// It slows the pair for a while, and is dropped then.
+#[test]
+fn a_secondary_that_stays_late_is_dropped() {
+    let mut primary = side(Role::Primary, Role::Secondary);
+    primary.handle(1, Event::Reached(at(12 * COUNTS, 12 * MS)));
+    let late = Timing::default().late;
+    let dropped = (1..).map(|tick| tick * 2 * MS).take_while(|now| *now < 2 * late).find(|now| {
+        primary.handle(*now, Event::PeerMessage(PEER, Message::Heartbeat { delivered: 0, executed: COUNTS }));
+        primary.handle(*now, Event::Tick).contains(&Action::ClosePeer(PEER))
+    });
+    assert!(dropped.is_some_and(|at| at > late && at < late + 10 * MS), "{dropped:?}");
+    assert_eq!(primary.figures().phase, Phase::Arbitrating, "it is out once the arbiter says so");
 }
 
 /// Otherwise a primary that waits would wait for the next heartbeat.

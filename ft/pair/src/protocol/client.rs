@@ -3,6 +3,7 @@
 //! Not responsible for: sockets, the terminal (the command line's).
 
 use super::console::{INPUT_WINDOW, ToClient, ToServer};
+use super::mutant::Mutant;
 use super::ring::Channel;
 use std::collections::VecDeque;
 
@@ -135,7 +136,7 @@ impl ConsoleClient {
     }
 
     fn attach(&mut self, side: usize, epoch: u64, from: u64, input: u64, out: &mut Vec<ClientAction>) {
-        if epoch < self.epoch {
+        if epoch < self.epoch && !Mutant::ListensToOldEpoch.is_active() {
             out.push(ClientAction::Close(side)); // a late riser
             return;
         }
@@ -147,7 +148,8 @@ impl ConsoleClient {
             // Another client typed in between. What this one has typed since comes after that.
             self.consumed = input;
         }
-        (self.epoch, self.side, self.sent) = (epoch, Some(side), input);
+        (self.epoch, self.side) = (epoch, Some(side));
+        self.sent = if Mutant::ForgetsInput.is_active() { input.max(self.sent) } else { input };
         out.push(ClientAction::Live(side, epoch));
         self.skip_to(from, out);
         self.send_typed(out);

@@ -6,6 +6,7 @@ use super::leading::misfit;
 use super::member::Action;
 use super::membership::{Changed, MemberId, Membership, PeerId};
 use super::message::{Goodbye, Hello, Message};
+use super::mutant::Mutant;
 use super::replication::{Facts, Phase, StopReason, Timing};
 use super::watch::Watch;
 use gemel_machine::{At, Digest};
@@ -152,6 +153,9 @@ impl Following {
         facts.failover.suspected = now;
         let next = Membership::new(epoch, facts.me(), []);
         self.standing = Standing::Claiming { next: next.clone(), again: None };
+        if Mutant::SkipsClaim.is_active() {
+            return self.changed(now, Some(Changed::Done), facts, out);
+        }
         out.push(Action::Change(next));
     }
 
@@ -170,7 +174,9 @@ impl Following {
                 out.push(Action::EndFeed);
             }
             // The one who is suspected changed it, and this side missed that it is still in.
-            Some(Changed::Refused(held)) if held.leader == self.leader && held.has(facts.me()) => {
+            Some(Changed::Refused(held))
+                if held.leader == self.leader && held.has(facts.me()) || Mutant::IgnoresEpoch.is_active() =>
+            {
                 self.claim(facts.failover.suspected, held.epoch + 1, facts, out);
             }
             Some(Changed::Refused(_)) => self.stop(StopReason::Lost, facts, out),
@@ -208,7 +214,9 @@ impl Following {
             (_, Message::Mark { sequence, mark }) if gets_log && self.follows(sequence) => {
                 self.marked = self.marked.max(mark.at.position.count);
                 self.delivered = self.delivered.max(mark.delivered);
-                out.push(Action::Limit(mark.at));
+                if !Mutant::GoesLiveAtLastEntry.is_active() {
+                    out.push(Action::Limit(mark.at));
+                }
                 let executed = self.tell(facts);
                 self.send(now, Message::Ack { sequence, executed }, out);
             }
@@ -286,6 +294,10 @@ impl Following {
             }
             Standing::Member if silent > facts.timing.silence => return self.suspect(now, facts, out),
             Standing::Cloning | Standing::Cut | Standing::Joining if silent > facts.timing.drop => {
+                return self.suspect(now, facts, out);
+            }
+            // Somebody who connects and says nothing keeps others away.
+            Standing::Met if self.peer.is_some() && silent > facts.timing.drop => {
                 return self.suspect(now, facts, out);
             }
             Standing::Met | Standing::GoingLive(_) | Standing::Finishing => return,

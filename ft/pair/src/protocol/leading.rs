@@ -2,9 +2,11 @@
 //!
 //! Not responsible for: one peer's account (`peer`), following (`following`).
 
+use super::brake::Brake;
 use super::member::Action;
 use super::membership::{Changed, MemberId, Membership, PeerId};
 use super::message::{Goodbye, Hello, Message, PROTOCOL};
+use super::mutant::Mutant;
 use super::peer::{Peer, Standing};
 use super::replication::{Cover, Facts, Phase, StopReason};
 use gemel_machine::{At, Digest};
@@ -39,6 +41,9 @@ pub(super) struct Leading {
     /// The guest runs.
     started: bool,
     hand_over: Option<HandOver>,
+    brake: Brake,
+    /// How far the last is behind in time, at the last tick.
+    host_lag: u64,
     /// What may be seen from outside.
     open: Cover,
     /// What was seen from outside at some time, by an account that never goes back: `open` does when somebody joins.
@@ -60,6 +65,8 @@ impl Leading {
             peers: BTreeMap::new(),
             started: true,
             hand_over: None,
+            brake: Brake::default(),
+            host_lag: 0,
             open: Cover::ALL,
             seen: Cover::default(),
         }
@@ -107,8 +114,17 @@ impl Leading {
         self.waited_for().map(|p| p.lag(facts)).max().unwrap_or(0)
     }
 
+    pub fn host_lag(&self) -> u64 {
+        self.host_lag
+    }
+
+    /// The share of time that the machine is to sleep, in millionths.
+    pub fn brake(&self) -> u64 {
+        self.brake.share()
+    }
+
     pub fn must_wait(&self, facts: &Facts) -> bool {
-        self.hand_over.is_some() || self.lag(facts) > facts.timing.max_lag
+        self.hand_over.is_some() || self.lag(facts) > 2 * facts.timing.max_lag
     }
 
     /// Keeps account of what was let out so far.
@@ -176,7 +192,7 @@ impl Leading {
                 }
             }
             (_, Message::Heartbeat { executed, .. }) if peer.standing != Standing::Met => {
-                peer.executed = peer.executed.max(executed);
+                peer.has_executed(executed);
             }
             (Standing::Cut, Message::Restored { digest }) => {
                 peer.digests.1 = Some(digest);
@@ -250,16 +266,19 @@ impl Leading {
     /// Draws the consequences of what changed: what may leave, and whether the register has to change.
     fn settle(&mut self, now: u64, facts: &mut Facts, out: &mut Vec<Action>) {
         self.note_seen(facts);
-        if self.started && !self.someone_is_missing() {
+        if self.started && (!self.someone_is_missing() || Mutant::DropsWithoutRecord.is_active()) {
             self.open = self.waited_for().fold(Cover::ALL, |cover, peer| cover.and(peer.acknowledged));
+        }
+        if Mutant::SendsBeforeAcknowledgement.is_active() {
+            self.open = Cover::ALL;
         }
         self.hand_over_if_ready(now, facts, out);
         if self.asked.is_some() || facts.stopped.is_some() {
             return;
         }
         let fit: Vec<_> = self.peers.values().filter(|p| p.is_fit()).map(|p| p.member).collect();
-        if !self.started && fit.len() < facts.wanted {
-            return;
+        if !self.started && fit.len() < facts.wanted && self.membership.members.len() == 1 {
+            return; // at power-on they join together
         }
         let next = Membership::new(self.membership.epoch + 1, facts.me(), fit);
         if next.members != self.membership.members {
@@ -296,10 +315,17 @@ impl Leading {
         facts.hello.epoch = next.epoch;
         self.membership = next;
         for peer in self.peers.values_mut().filter(|p| self.membership.has(p.member)) {
-            peer.standing = Standing::Member;
+            if peer.standing != Standing::Leaving {
+                peer.standing = Standing::Member;
+            }
             peer.send(now, Message::Members(self.membership.clone()), out);
         }
-        if !self.started {
+        let left = |p: &&Peer| p.standing == Standing::Leaving && !self.membership.has(p.member);
+        for id in self.peers.values().filter(left).map(|p| p.id).collect::<Vec<_>>() {
+            self.leave(now, id, Some(Goodbye::Dismissed), facts, out);
+        }
+        if !self.started && self.membership.followers().count() >= facts.wanted && !self.someone_is_missing()
+        {
             self.started = true;
             facts.hello.running = true;
             out.push(Action::Start);
@@ -310,7 +336,7 @@ impl Leading {
     pub fn tick(&mut self, now: u64, facts: &mut Facts, out: &mut Vec<Action>) {
         let mut silent = Vec::new();
         for peer in self.peers.values_mut() {
-            if peer.watch.look(now) > facts.timing.drop {
+            if peer.watch.look(now) > facts.timing.drop || peer.is_too_late(now, facts) {
                 silent.push(peer.id);
             } else if peer.standing != Standing::Met {
                 peer.heartbeat_if_due(now, facts, out);
@@ -319,6 +345,8 @@ impl Leading {
         for id in silent {
             self.leave(now, id, None, facts, out);
         }
+        self.brake.look(now, self.lag(facts), facts.timing.max_lag);
+        self.host_lag = self.waited_for().map(|p| p.host_lag(now)).max().unwrap_or(0);
         if let Some(asked) = &mut self.asked
             && asked.again.is_some_and(|at| at <= now)
         {
@@ -349,8 +377,14 @@ impl Leading {
 
     /// A member is to leave.
     pub fn unprotect(&mut self, now: u64, member: MemberId, facts: &mut Facts, out: &mut Vec<Action>) {
-        let of = |p: &&Peer| p.standing != Standing::Met && p.member == member;
-        if let Some(id) = self.peers.values().find(of).map(|p| p.id) {
+        let of = |p: &Peer| p.standing != Standing::Met && p.member == member;
+        let Some(peer) = self.peers.values_mut().find(|p| of(p)) else { return };
+        let registers = [Some(&self.membership), self.asked.as_ref().map(|a| &a.next)];
+        if registers.into_iter().flatten().any(|m| m.has(member)) {
+            peer.standing = Standing::Leaving;
+            self.settle(now, facts, out);
+        } else {
+            let id = peer.id;
             self.leave(now, id, Some(Goodbye::Dismissed), facts, out);
         }
     }
@@ -381,7 +415,9 @@ impl Leading {
         let here = facts.reached.position.count;
         match heirs.by_ref().min_by_key(|p| here.saturating_sub(p.executed)) {
             None => self.hand_over = None,
-            Some(heir) if hand_over.held && heir.marks_in_flight() == 0 && heir.executed >= here => {
+            Some(heir)
+                if hand_over.held && heir.acknowledged.covers(facts.cover) && heir.executed >= here =>
+            {
                 heir.send(now, Message::TakeOver, out);
                 let told = Some(heir.id);
                 self.hand_over = Some(HandOver { told, ..hand_over });

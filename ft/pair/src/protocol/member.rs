@@ -8,6 +8,7 @@ use super::gateway::{FromSide, GatewayOrder, GatewayServer, ToSide};
 use super::latency::{Latencies, Stopwatch};
 use super::membership::{Changed, MemberId, Membership, PeerId};
 use super::message::{ClonePart, Cut, Hello, Message};
+use super::mutant::Mutant;
 use super::replication::{Cover, Failover, Phase, Replication, Role, StopReason, Timing};
 use super::ring::{Channel, OutputRing};
 use super::watch::Watch;
@@ -151,6 +152,12 @@ pub struct Figures {
     pub guest_time: u64,
     /// How far the secondary is behind: the guest time of what it has not executed (ns).
     pub lag: u64,
+    /// The same by this side's clock (ns): how long ago it was where the secondary is.
+    pub host_lag: u64,
+    /// The share of time that the guest sleeps so that the secondary keeps up, in millionths.
+    pub brake: u64,
+    /// How long the guest ran here without a secondary (ns).
+    pub unprotected: u64,
     /// Outputs emitted.
     pub outputs: u64,
     /// Outputs that wait for an acknowledgement.
@@ -218,6 +225,11 @@ impl Member {
             || self.replication.must_wait()
     }
 
+    /// The share of time that the live machine is to sleep so that its secondaries keep up, in millionths.
+    pub fn brake(&self) -> u64 {
+        self.replication.brake()
+    }
+
     /// Whether this side leads and wants a secondary more: the next that answers is to be connected.
     pub fn wants_peer(&self) -> bool {
         !self.ended && self.replication.wants_peer()
@@ -236,6 +248,9 @@ impl Member {
             position: at.position.count,
             guest_time: at.time.0,
             lag: replication.lag(),
+            host_lag: replication.host_lag(),
+            brake: replication.brake(),
+            unprotected: replication.unprotected(),
             outputs: ring.emitted(),
             held: ring.emitted().saturating_sub(ring.released()),
             released: ring.released(),
@@ -340,7 +355,9 @@ impl Member {
         if let Message::Cut(cut) = &message
             && self.replication.phase() == Phase::Cloning
         {
-            self.ring.restore(cut.ring.clone());
+            if !Mutant::ClonesWithoutRing.is_active() {
+                self.ring.restore(cut.ring.clone());
+            }
             self.console.restore(cut.inputs);
             self.gateway.restore(cut.gateway.clone());
         }
@@ -350,6 +367,9 @@ impl Member {
     /// Lets leave what may, and tells the clients what changed.
     fn serve(&mut self, mut served: Vec<ServerAction>, out: &mut Vec<Action>) {
         let open = self.replication.open();
+        if Mutant::DropsRing.is_active() && self.replication.phase() == Phase::GoingLive {
+            self.ring.deliver(self.ring.emitted());
+        }
         self.ring.release(open.outputs);
         self.ring.deliver(self.replication.delivered_at_leader());
         if let Phase::Stopped(reason) = self.replication.phase() {
@@ -381,7 +401,7 @@ impl Member {
 
     /// The guest's last outputs leave before the side does. Looked at with every tick.
     fn end_when_delivered(&mut self, now: u64, out: &mut Vec<Action>) {
-        let may_leave = matches!(self.replication.phase(), Phase::Primary | Phase::Live);
+        let may_leave = matches!(self.replication.phase(), Phase::Primary | Phase::Live | Phase::HandingOver);
         if !self.ended || !may_leave || self.ring.released() < self.ring.emitted() {
             return;
         }

@@ -15,6 +15,7 @@
 //! * *Going live* happens at the last entry or mark received, never earlier: nothing that was acknowledged is lost.
 //! * *One live side*: whoever suspects its peer asks the arbiter for the next epoch. One side gets it. The other stops.
 
+mod brake;
 pub(crate) mod bytes;
 mod client;
 mod console;
@@ -29,6 +30,7 @@ mod leading;
 mod member;
 mod membership;
 mod message;
+mod mutant;
 mod peer;
 mod replication;
 mod ring;
@@ -45,6 +47,7 @@ pub use membership::{Changed, MemberId, Membership, PeerId};
 pub use message::{
     ClonePart, Cut, FrameError, Goodbye, Hello, MAX_FRAME, Mark, Message, PROTOCOL, decode, encode,
 };
+pub use mutant::Mutant;
 pub use replication::{Failover, Phase, Replication, Role, StopReason, Timing};
 pub use ring::{Channel, OutputRing, RingState};
 pub use watch::Watch;

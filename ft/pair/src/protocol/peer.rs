@@ -5,6 +5,7 @@
 use super::member::Action;
 use super::membership::{MemberId, PeerId};
 use super::message::{Mark, Message};
+use super::mutant::Mutant;
 use super::replication::{Cover, Facts};
 use super::watch::Watch;
 use gemel_machine::{At, Digest};
@@ -27,7 +28,21 @@ pub(super) enum Standing {
     },
     /// A member.
     Member,
+    /// A member that is to leave: it counts until the register says that it is none, for who is told before cannot claim, and
+    /// this side may die.
+    Leaving,
 }
+
+/// A mark that was sent.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    when: u64,
+    sequence: u64,
+    cover: Cover,
+}
+
+/// Places that a peer has not executed, by the time that this machine was there: one a millisecond, about.
+const TRAIL: u64 = 1_000_000;
 
 /// One secondary.
 #[derive(Clone, Debug)]
@@ -41,8 +56,12 @@ pub(super) struct Peer {
     /// Of the latest `Entries` or `Mark`.
     sequence: u64,
     /// Marks that it has not acknowledged.
-    unacknowledged: VecDeque<(u64, Cover)>,
+    unacknowledged: VecDeque<Sent>,
     pub acknowledged: Cover,
+    /// Counts that it has not executed, and when this machine stood there.
+    trail: VecDeque<(u64, u64)>,
+    /// Since when it has been further behind than it may.
+    late_since: Option<u64>,
     /// The count up to which it has executed.
     pub executed: u64,
     /// It has the log from power-on.
@@ -62,6 +81,8 @@ impl Peer {
             sequence: 0,
             unacknowledged: VecDeque::new(),
             acknowledged: Cover::default(),
+            trail: VecDeque::new(),
+            late_since: None,
             executed: 0,
             from_power_on: false,
             digests: (None, None),
@@ -70,7 +91,7 @@ impl Peer {
 
     /// Whether outputs wait for it.
     pub fn must_acknowledge(&self) -> bool {
-        matches!(self.standing, Standing::Equal { .. } | Standing::Member)
+        matches!(self.standing, Standing::Equal { .. } | Standing::Member | Standing::Leaving)
     }
 
     /// Whether it gets the log.
@@ -81,7 +102,7 @@ impl Peer {
     /// Whether it may be, or stay, in the register: with all that was let out in hand.
     pub fn is_fit(&self) -> bool {
         match self.standing {
-            Standing::Equal { owes } => self.acknowledged.covers(owes),
+            Standing::Equal { owes } => self.acknowledged.covers(owes) || Mutant::JoinsTooEarly.is_active(),
             Standing::Member => true,
             _ => false,
         }
@@ -99,18 +120,50 @@ impl Peer {
 
     pub fn mark(&mut self, now: u64, at: At, cover: Cover, delivered: u64, out: &mut Vec<Action>) {
         self.sequence += 1;
-        self.unacknowledged.push_back((self.sequence, cover));
+        let count = at.position.count;
+        self.unacknowledged.push_back(Sent { when: now, sequence: self.sequence, cover });
+        if self.trail.back().is_none_or(|(when, _)| now.saturating_sub(*when) >= TRAIL) {
+            self.trail.push_back((now, count));
+        }
         let mark = Mark { at, outputs: cover.outputs, delivered };
         self.send(now, Message::Mark { sequence: self.sequence, mark }, out);
     }
 
     /// It has everything up to `sequence` in hand; `false` when that was never sent.
     pub fn acknowledge(&mut self, sequence: u64, executed: u64) -> bool {
-        self.executed = self.executed.max(executed);
-        while let Some((_, cover)) = self.unacknowledged.pop_front_if(|(s, _)| *s <= sequence) {
-            self.acknowledged = cover;
+        self.has_executed(executed);
+        while let Some(sent) = self.unacknowledged.pop_front_if(|sent| sent.sequence <= sequence) {
+            self.acknowledged = sent.cover;
         }
         sequence <= self.sequence
+    }
+
+    pub fn has_executed(&mut self, count: u64) {
+        self.executed = self.executed.max(count);
+        while self.trail.pop_front_if(|(_, there)| *there <= self.executed).is_some() {}
+    }
+
+    /// How far it is behind in time: how long ago this machine was where it is now.
+    pub fn host_lag(&self, now: u64) -> u64 {
+        self.trail.front().map_or(0, |(when, _)| now.saturating_sub(*when))
+    }
+
+    /// Whether it has been further behind than it may for too long, in what it executes or in what it acknowledges.
+    pub fn is_too_late(&mut self, now: u64, facts: &Facts) -> bool {
+        let late = self.must_acknowledge()
+            && (self.lag(facts) > facts.timing.max_lag
+                || self
+                    .unacknowledged
+                    .front()
+                    .is_some_and(|sent| now.saturating_sub(sent.when) > facts.timing.drop));
+        match late {
+            false => self.late_since = None,
+            true => {
+                let since = *self.late_since.get_or_insert(now);
+                return now.saturating_sub(since) > facts.timing.late;
+            }
+        }
+        false
     }
 
     pub fn marks_in_flight(&self) -> usize {

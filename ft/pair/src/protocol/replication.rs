@@ -88,9 +88,11 @@ pub struct Timing {
     pub drop: u64,
     /// How long to wait before an arbiter that did not answer is asked again.
     pub retry: u64,
-    /// How far the secondary may be behind before the primary's guest waits, as the guest time of what it has not executed: it
-    /// has to be caught up with before the survivor can go live.
+    /// How far a secondary may be behind before the primary's guest is slowed, as the guest time of what it has not executed: it
+    /// has to be caught up with before the survivor can go live. At twice that the guest waits.
     pub max_lag: u64,
+    /// A secondary that is further behind for so long is dropped.
+    pub late: u64,
     /// What a count is worth.
     pub time_base: TimeBase,
     /// How long the last outputs of a guest that ended wait for a console to fetch them.
@@ -106,7 +108,8 @@ impl Default for Timing {
             silence: 50 * MS,
             drop: 300 * MS,
             retry: 50 * MS,
-            max_lag: 10 * MS,
+            max_lag: 200 * MS,
+            late: 10_000 * MS,
             time_base: TimeBase::default(),
             linger: 2_000 * MS,
         }
@@ -190,6 +193,9 @@ pub(super) struct Facts {
     /// Outputs that the console's client has acknowledged.
     pub delivered: u64,
     pub failover: Failover,
+    /// How long the guest ran with no secondary that could go on with it (ns), and when that was looked at last.
+    pub unprotected: u64,
+    pub looked: u64,
     pub stopped: Option<StopReason>,
 }
 
@@ -237,6 +243,8 @@ impl Replication {
             cover: Cover::default(),
             delivered: 0,
             failover: Failover::default(),
+            unprotected: 0,
+            looked: now,
             stopped: None,
         };
         let part = match role {
@@ -297,6 +305,27 @@ impl Replication {
             Part::Leads(leading) => leading.lag(&self.facts),
             Part::Follows(following) => following.lag(&self.facts),
         }
+    }
+
+    /// How far the last secondary is behind in time (ns): how long ago this machine was where that one is.
+    pub fn host_lag(&self) -> u64 {
+        match &self.part {
+            Part::Leads(leading) => leading.host_lag(),
+            Part::Follows(_) => 0,
+        }
+    }
+
+    /// The share of time that the live machine is to sleep so that its secondaries keep up, in millionths.
+    pub fn brake(&self) -> u64 {
+        match &self.part {
+            Part::Leads(leading) => leading.brake(),
+            Part::Follows(_) => 0,
+        }
+    }
+
+    /// How long the guest ran here with no secondary (ns).
+    pub fn unprotected(&self) -> u64 {
+        self.facts.unprotected
     }
 
     /// Where this machine is.
@@ -388,6 +417,10 @@ impl Replication {
 
     /// Time passes.
     pub(super) fn tick(&mut self, now: u64, out: &mut Vec<Action>) {
+        let passed = now.saturating_sub(std::mem::replace(&mut self.facts.looked, now));
+        if matches!(self.phase(), Phase::Live | Phase::Arbitrating) && self.is_live() {
+            self.facts.unprotected += passed;
+        }
         match &mut self.part {
             Part::Leads(leading) => leading.tick(now, &mut self.facts, out),
             Part::Follows(following) => following.tick(now, &mut self.facts, out),

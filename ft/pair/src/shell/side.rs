@@ -524,6 +524,11 @@ impl Side {
             || self.member.lock().must_wait()
     }
 
+    /// The share of time that a live guest is to sleep, in millionths.
+    pub(super) fn brake(&self) -> u64 {
+        self.member.lock().brake()
+    }
+
     pub(super) fn is_started(&self) -> bool {
         self.progress.lock().started
     }

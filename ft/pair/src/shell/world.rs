@@ -15,6 +15,8 @@ const MARK_INTERVAL: u64 = 1_000_000;
 const OUTPUT_BATCH: u64 = 5_000;
 /// The same in exits, of which a driver makes a few for each byte.
 const EXIT_BATCH: u64 = 32;
+/// A guest that is slowed still looks at its world so often.
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 /// The serial port that the console is connected to.
 const CONSOLE: u8 = 0;
 
@@ -28,6 +30,8 @@ pub struct Paired<W> {
     batch: u64,
     /// Guest time of the last mark.
     marked: VirtTime,
+    /// When the machine went on after the last mark.
+    went_on: Instant,
     /// Something happened since, which has to be covered by a mark at this count.
     due: Option<u64>,
     /// When a guest that leads was last let run.
@@ -37,7 +41,8 @@ pub struct Paired<W> {
 impl<W: World> Paired<W> {
     pub(super) fn leading(world: W, side: Arc<Side>, reckoning: Reckoning) -> Self {
         let batch = if reckoning == Reckoning::Exits { EXIT_BATCH } else { OUTPUT_BATCH };
-        Self { world, side, leads: true, batch, marked: VirtTime(0), due: None, running: Instant::now() }
+        let now = Instant::now();
+        Self { world, side, leads: true, batch, marked: VirtTime(0), went_on: now, due: None, running: now }
     }
 
     pub(super) fn following(world: W, side: Arc<Side>, reckoning: Reckoning) -> Self {
@@ -58,10 +63,24 @@ impl<W: World> Paired<W> {
         }
     }
 
+    /// Sleeps the share of the time since the last mark that lets the secondaries keep up.
+    fn keep_pace(&mut self) {
+        if self.leads {
+            let share = self.side.brake().min(999_999);
+            if share > 0 {
+                let worked = self.went_on.elapsed().as_nanos() as u64;
+                let pause = worked.saturating_mul(share) / (1_000_000 - share);
+                std::thread::sleep(Duration::from_nanos(pause).min(LONGEST_PAUSE));
+            }
+            self.went_on = Instant::now();
+        }
+    }
+
     fn mark(&mut self, at: At) {
         self.due = None;
         self.marked = at.time;
         self.side.event(Event::Reached(at));
+        self.keep_pace();
     }
 
     /// Stands still for as long as the side wants it. The world inside has been polled here: a mark must not overtake an entry, and of
@@ -72,6 +91,7 @@ impl<W: World> Paired<W> {
         while self.side.must_wait() && !self.side.must_stop() && !self.side.desk.is_wanted() {
             std::thread::sleep(Duration::from_micros(200));
         }
+        self.went_on = Instant::now();
         if self.side.must_stop() { Err(Stop::Quit) } else { Ok(()) }
     }
 }

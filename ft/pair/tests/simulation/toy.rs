@@ -1,10 +1,12 @@
-//! A deterministic toy machine: what it does hangs on its inputs and where they came, and on nothing else.
+//! A deterministic toy machine with a disk: what it does hangs on its inputs and where they came, and on nothing else.
 
-use gemel_machine::{At, Position, VirtTime};
+use gemel_machine::{At, Digest, Position, VirtTime};
 use std::collections::VecDeque;
 
 /// Guest time of one step.
-pub const STEP: u64 = 200_000;
+pub const STEP: u64 = 500_000;
+/// Blocks of the disk, of one byte each.
+const BLOCKS: usize = 8;
 
 /// splitmix64: the simulation's dice, and the toy's arithmetic.
 #[derive(Clone)]
@@ -74,6 +76,23 @@ pub enum Followed {
     Diverged,
 }
 
+/// A side's image, behind a cache that a power cut empties.
+#[derive(Clone, Default)]
+pub struct Image {
+    durable: [u8; BLOCKS],
+    cached: [u8; BLOCKS],
+}
+
+impl Image {
+    pub fn cut_power(&mut self) {
+        self.cached = self.durable;
+    }
+
+    pub fn flush(&mut self) {
+        self.durable = self.cached;
+    }
+}
+
 #[derive(Clone)]
 pub struct Toy {
     pub count: u64,
@@ -84,6 +103,11 @@ pub struct Toy {
     pub consumed: Vec<u8>,
     /// The guest powers off here.
     pub ends_at: u64,
+    pub image: Image,
+    /// What the guest has written, and relies on.
+    written: [u8; BLOCKS],
+    /// Writes that no flush covers.
+    unflushed: Vec<(usize, u8)>,
     entries: VecDeque<Entry>,
     limit: u64,
 }
@@ -96,6 +120,9 @@ impl Toy {
             outputs: Vec::new(),
             consumed: Vec::new(),
             ends_at,
+            image: Image::default(),
+            written: [0; BLOCKS],
+            unflushed: Vec::new(),
             entries: VecDeque::new(),
             limit: 0,
         }
@@ -108,8 +135,20 @@ impl Toy {
         }
     }
 
+    pub fn digest(&self) -> Digest {
+        let ram = self.written.iter().fold(self.unflushed.len() as u64, |sum, b| mix(sum ^ u64::from(*b)));
+        Digest { cpu: self.state, devices: self.consumed.len() as u64, ram }
+    }
+
     pub fn ended(&self) -> bool {
         self.count >= self.ends_at
+    }
+
+    /// Becomes what a clone of it is: the same guest, an image that is durable, and nothing to follow yet.
+    pub fn cloned(&self) -> Self {
+        let mut clone = Self { entries: VecDeque::new(), limit: self.count, ..self.clone() };
+        clone.image.flush();
+        clone
     }
 
     /// Takes input here; returns the entry for it.
@@ -125,12 +164,42 @@ impl Toy {
     pub fn step(&mut self) -> Vec<u8> {
         self.state = mix(self.state.wrapping_add(self.count));
         self.count += 1;
+        self.use_disk();
         let outputs = match self.state % 5 {
             0 => self.state.to_le_bytes()[4..5 + (self.state >> 8) as usize % 3].to_vec(),
             _ => Vec::new(),
         };
         self.outputs.extend_from_slice(&outputs);
         outputs
+    }
+
+    fn use_disk(&mut self) {
+        let block = (self.state >> 20) as usize % BLOCKS;
+        match (self.state >> 40) % 16 {
+            0..4 => {
+                let value = (self.state >> 24) as u8;
+                self.written[block] = value;
+                self.image.cached[block] = value;
+                self.unflushed.push((block, value));
+            }
+            4 => {
+                self.image.flush();
+                self.unflushed.clear();
+            }
+            _ => {}
+        }
+    }
+
+    /// Writes what no flush covers again.
+    pub fn write_again(&mut self) {
+        for &(block, value) in &self.unflushed {
+            self.image.cached[block] = value;
+        }
+    }
+
+    /// Whether the guest would read what it wrote.
+    pub fn disk_is_whole(&self) -> bool {
+        self.image.cached == self.written
     }
 
     pub fn feed(&mut self, entry: Entry) {

@@ -1,176 +1,102 @@
-//! The simulated world: two members with toy machines, a console client, an arbiter, and connections that delay and
-//! break, in virtual time.
+//! The simulated world: hosts, a console client, an arbiter, and connections that delay and break, in virtual time.
 
-use crate::toy::{Dice, Entry, Followed, STEP, Toy};
-use gemel_machine::TimeBase;
-use gemel_pair::ledger::{Line, Told, Verdict, Witness, prove};
+use crate::host::{Connection, Host, Link, Side, Start};
+use crate::judge::Judge;
+use crate::plan::{CALM, Fault, MS, Plan, Point};
+use crate::toy::{Dice, STEP, Toy};
+use gemel_machine::Digest;
 use gemel_pair::protocol::*;
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
 
-pub const MS: u64 = 1_000_000;
-/// The pair's: the primary had one before, alone.
-const FIRST_EPOCH: u64 = 2;
-/// Each side's name for the connection to the other.
-const PEER: PeerId = PeerId(1);
-
-pub fn timing() -> Timing {
-    Timing {
-        tick: 2 * MS,
-        heartbeat: 10 * MS,
-        silence: 50 * MS,
-        drop: 120 * MS,
-        retry: 20 * MS,
-        max_lag: 10 * MS,
-        time_base: TimeBase { num: STEP as u32, den: 1 },
-        linger: 200 * MS,
-    }
-}
-
-/// What can go wrong in one run. Times are virtual nanoseconds.
-#[derive(Clone, Debug, Default)]
-pub struct Plan {
-    pub seed: u64,
-    /// (when, side)
-    pub crashes: Vec<(u64, usize)>,
-    /// (when, side, how long)
-    pub pauses: Vec<(u64, usize, u64)>,
-    /// The pair's connection breaks: both ends hear of it sooner or later.
-    pub link_breaks: Option<u64>,
-    /// The pair's connection goes silent: nobody hears anything.
-    pub link_silent: Option<u64>,
-    /// The client's connection to a side breaks.
-    pub client_breaks: Vec<(u64, usize)>,
-    /// The arbiter cannot be reached.
-    pub arbiter_away: Option<(u64, u64)>,
-    /// An answer of the arbiter is lost after it took effect, one time in so many.
-    pub answers_lost: u64,
-    /// The secondary's machine goes wrong.
-    pub corrupt: Option<u64>,
-    /// The guest powers off at this count.
-    pub ends_at: u64,
-    /// The longest delay of a message.
-    pub delay: u64,
-    /// Faults and typing are over.
-    pub calm: u64,
-}
-
-#[derive(Clone, Debug)]
-enum Payload {
-    Peer(Message),
-    ToServer(ToServer),
-    ToClient(ToClient),
-}
-
-#[derive(Clone, Debug)]
-enum Happening {
-    Tick(usize),
-    Step(usize),
-    Resume(usize),
-    PeerConnected(usize),
-    /// To a side (or, for `ToClient`, from it to the client) over a connection of this generation.
-    Deliver {
-        side: usize,
-        generation: u64,
-        payload: Payload,
-    },
-    PeerClosed(usize),
-    /// The client's connection to a side is gone, as the side hears it.
-    ClientClosed {
-        side: usize,
-        generation: u64,
-    },
-    /// ... and as the client hears it.
-    SideClosed {
-        side: usize,
-        generation: u64,
-    },
-    ClientConnects(usize),
-    Change(usize, Membership),
-    Answer(usize, Option<Changed>),
+#[derive(Debug)]
+pub enum Happening {
+    Tick,
+    Step,
+    /// A connection stands, at this end.
+    Connected(usize, usize),
+    /// A message arrives at this end of a connection.
+    Deliver(usize, usize, Message),
+    /// A connection is closed, as this end hears.
+    Closed(usize, usize),
+    /// The arbiter's answer.
+    Answer(Option<Changed>),
+    /// The pages are with a peer.
+    Copied(PeerId),
+    /// The state at the cut is hashed.
+    Hashed(PeerId, Digest),
+    /// A clone has its machine.
+    Filled(usize),
+    ToServer(u64, ToServer),
+    /// The client's connection is gone, as the side hears.
+    ClientClosed(u64),
+    /// The process takes up work again as a standby.
+    Anew,
+    Resume,
+    // What follows happens at no host's process.
+    ToClient(u64, ToClient),
+    /// ... as the client hears.
+    ServerClosed(u64),
+    ClientConnects,
+    /// A question arrives at the arbiter, for the first time or again.
+    Asked(Membership, bool),
     Type,
     Fault(Fault),
 }
 
-#[derive(Clone, Debug)]
-enum Fault {
-    Crash(usize),
-    Pause(usize, u64),
-    LinkBreaks,
-    LinkSilent,
-    ClientBreaks(usize),
-    Corrupt,
+/// What happens when, to which host and which of its sides.
+struct Scheduled {
+    when: u64,
+    number: u64,
+    host: usize,
+    incarnation: u64,
+    happening: Happening,
 }
 
-pub struct Side {
-    pub member: Member,
-    witness: Witness,
-    ledger: Vec<Line>,
-    pub toy: Toy,
-    started: bool,
-    following: bool,
-    feed_ended: bool,
-    inbox: VecDeque<u8>,
-    unmarked: u64,
-    pub dead: bool,
-    pub stopped: Option<StopReason>,
-    paused: bool,
-    backlog: Vec<Happening>,
-    /// Outputs covered by the marks that this side holds.
-    marked: u64,
-    pub claimed: bool,
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Scheduled {}
+
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.when, other.number).cmp(&(self.when, self.number))
+    }
 }
 
 pub struct World {
-    plan: Plan,
-    dice: Dice,
-    now: u64,
-    queue: BinaryHeap<Reverse<(u64, u64)>>,
-    happenings: BTreeMap<u64, Happening>,
+    pub plan: Plan,
+    pub dice: Dice,
+    pub now: u64,
+    queue: BinaryHeap<Scheduled>,
     next: u64,
-    pub sides: [Side; 2],
-    link_open: bool,
-    link_silent: bool,
-    /// When the last message on a directed connection arrives: connections keep order.
-    arrivals: BTreeMap<(usize, bool, bool), u64>,
+    pub hosts: Vec<Host>,
+    pub connections: Vec<Connection>,
     pub client: ConsoleClient,
-    /// Generation of the client's connection to each side; odd is open.
-    generations: [u64; 2],
-    register: Vec<Membership>,
-    pub typed: Vec<u8>,
-    pub shown: Vec<u8>,
+    pub links: Vec<Link>,
+    pub arbiter_away_until: u64,
+    /// How often each strike's point was come to.
+    pub struck: Vec<u64>,
+    /// Machines on their way to a clone.
+    pub clones: Vec<Toy>,
+    pub judge: Judge,
+    members: u64,
+    /// A guest came to its end where it was led.
+    pub ended: bool,
     pub guest_ended: bool,
-    diverged: bool,
-}
-
-fn side(role: Role, ends_at: u64) -> Side {
-    let hello = Hello {
-        protocol: PROTOCOL,
-        vm: "toy".into(),
-        role,
-        member: MemberId(if role == Role::Primary { 0 } else { 1 }),
-        epoch: if role == Role::Primary { FIRST_EPOCH - 1 } else { 0 },
-        running: false,
-        machine: 7,
-        log_header: Vec::new(),
-    };
-    Side {
-        witness: Witness::new(&hello),
-        ledger: Vec::new(),
-        member: Member::new(hello, 1, timing(), 0),
-        toy: Toy::new(ends_at),
-        started: false,
-        following: role == Role::Secondary,
-        feed_ended: false,
-        inbox: VecDeque::new(),
-        unmarked: 0,
-        dead: false,
-        stopped: None,
-        paused: false,
-        backlog: Vec::new(),
-        marked: 0,
-        claimed: false,
-    }
+    /// Every event and what follows is printed.
+    pub tells: bool,
+    /// Members whose process died, or was asked to leave.
+    pub gone: Vec<MemberId>,
 }
 
 impl World {
@@ -179,449 +105,252 @@ impl World {
             dice: Dice(plan.seed ^ 0xd1ce),
             now: 0,
             queue: BinaryHeap::new(),
-            happenings: BTreeMap::new(),
             next: 0,
-            sides: [side(Role::Primary, plan.ends_at), side(Role::Secondary, plan.ends_at)],
-            link_open: true,
-            link_silent: false,
-            arrivals: BTreeMap::new(),
+            hosts: Vec::new(),
+            connections: Vec::new(),
             client: ConsoleClient::new(),
-            generations: [0, 0],
-            register: vec![Membership::new(FIRST_EPOCH - 1, MemberId(0), [])],
-            typed: Vec::new(),
-            shown: Vec::new(),
+            links: vec![Link::default(); plan.hosts],
+            arbiter_away_until: 0,
+            struck: vec![0; plan.strikes.len()],
+            clones: Vec::new(),
+            judge: Judge::default(),
+            members: 0,
+            ended: false,
             guest_ended: false,
-            diverged: false,
+            gone: Vec::new(),
+            tells: std::env::var_os("GEMEL_SEED").is_some(),
             plan,
         };
-        for side in 0..2 {
-            world.at(0, Happening::PeerConnected(side));
-            world.at(0, Happening::Tick(side));
-            world.at(MS, Happening::ClientConnects(side));
+        for host in 0..world.plan.hosts {
+            let side = world.new_side(if host == 0 { Start::Primary } else { Start::Waiting });
+            world.hosts.push(Host {
+                side,
+                incarnation: 0,
+                alive: true,
+                paused: false,
+                backlog: Vec::new(),
+                cut_off_until: 0,
+            });
+            world.at(MS / 4, host, Happening::Tick);
+            world.at(MS, host, Happening::ClientConnects);
         }
-        world.at(2 * MS, Happening::Type);
-        let plan = world.plan.clone();
-        for (when, side) in plan.crashes {
-            world.at(when, Happening::Fault(Fault::Crash(side)));
+        world.judge.register.push(Membership::new(1, world.hosts[0].side.id, []));
+        for host in 1..=world.plan.wanted {
+            world.connect(0, host);
         }
-        for (when, side, long) in plan.pauses {
-            world.at(when, Happening::Fault(Fault::Pause(side, long)));
-        }
-        for (when, side) in plan.client_breaks {
-            world.at(when, Happening::Fault(Fault::ClientBreaks(side)));
-        }
-        for (when, fault) in [
-            (plan.link_breaks, Fault::LinkBreaks),
-            (plan.link_silent, Fault::LinkSilent),
-            (plan.corrupt, Fault::Corrupt),
-        ] {
-            if let Some(when) = when {
-                world.at(when, Happening::Fault(fault));
-            }
+        world.at(2 * MS, 0, Happening::Type);
+        for (when, fault) in world.plan.faults.clone() {
+            world.at(when, 0, Happening::Fault(fault));
         }
         world
     }
 
-    fn at(&mut self, when: u64, happening: Happening) {
-        self.happenings.insert(self.next, happening);
-        self.queue.push(Reverse((when.max(self.now), self.next)));
-        self.next += 1;
+    fn new_side(&mut self, start: Start) -> Side {
+        self.members += 1;
+        Side::new(MemberId(self.members), start, self.plan.wanted, self.plan.ends_at, self.now)
     }
 
-    fn soon(&mut self) -> u64 {
+    pub fn at(&mut self, when: u64, host: usize, happening: Happening) {
+        let incarnation = self.hosts.get(host).map_or(0, |h| h.incarnation);
+        self.schedule(when, host, incarnation, happening);
+    }
+
+    fn schedule(&mut self, when: u64, host: usize, incarnation: u64, happening: Happening) {
+        let number = self.next;
+        self.next += 1;
+        self.queue.push(Scheduled { when: when.max(self.now), number, host, incarnation, happening });
+    }
+
+    pub fn soon(&mut self) -> u64 {
         self.now + 1 + self.dice.below(self.plan.delay)
     }
 
     /// Runs until the virtual time `until`.
     pub fn run(&mut self, until: u64) {
-        while let Some(&Reverse((when, number))) = self.queue.peek()
-            && when <= until
+        while let Some(next) = self.queue.peek()
+            && next.when <= until
         {
-            self.queue.pop();
+            let Some(Scheduled { when, host, incarnation, happening, .. }) = self.queue.pop() else { return };
             self.now = when;
-            let happening = self.happenings.remove(&number).expect("queued");
-            self.happen(happening);
-            self.check_one_live_side();
+            self.happen(host, incarnation, happening);
         }
         self.now = until;
     }
 
-    fn happen(&mut self, happening: Happening) {
-        let concerned = match &happening {
-            Happening::Tick(s) | Happening::Step(s) | Happening::PeerConnected(s) => Some(*s),
-            Happening::PeerClosed(s) | Happening::Answer(s, _) => Some(*s),
-            Happening::ClientClosed { side, .. } => Some(*side),
-            Happening::Deliver { payload: Payload::ToClient(_), .. } => None,
-            Happening::Deliver { side, .. } => Some(*side),
-            _ => None,
-        };
-        if let Some(s) = concerned {
-            if self.sides[s].dead || self.sides[s].stopped.is_some() {
-                return;
-            }
-            if self.sides[s].paused {
-                self.sides[s].backlog.push(happening);
-                return;
-            }
-        }
+    fn happen(&mut self, h: usize, incarnation: u64, happening: Happening) {
         match happening {
-            Happening::Tick(s) => {
-                self.at(self.now + 2 * MS, Happening::Tick(s));
-                self.handle(s, Event::Tick);
+            Happening::ToClient(generation, message) if self.links[h].generation == generation => {
+                self.client_event(ClientEvent::Message(h, message));
             }
-            Happening::Step(s) => self.step(s),
-            Happening::Resume(s) => {
-                self.sides[s].paused = false;
-                // What waited comes in order; ticks do not queue up.
-                let mut ticked = false;
-                for waiting in std::mem::take(&mut self.sides[s].backlog) {
-                    if matches!(waiting, Happening::Tick(_)) && std::mem::replace(&mut ticked, true) {
-                        continue;
-                    }
-                    self.at(self.now, waiting);
-                }
+            Happening::ToClient(..) => {}
+            Happening::ServerClosed(generation) if self.links[h].generation == generation + 1 => {
+                self.client_event(ClientEvent::Closed(h));
+                let when = self.now + MS + self.dice.below(4 * MS);
+                self.at(when, h, Happening::ClientConnects);
             }
-            Happening::PeerConnected(s) => self.handle(s, Event::PeerConnected(PEER)),
-            Happening::Deliver { side, generation, payload } => self.deliver(side, generation, payload),
-            Happening::PeerClosed(s) => self.handle(s, Event::PeerClosed(PEER)),
-            Happening::ClientClosed { side, generation } => {
-                self.handle(side, Event::ClientClosed(generation));
-            }
-            Happening::SideClosed { side, generation } => {
-                if self.generations[side] == generation + 1 {
-                    self.client_event(ClientEvent::Closed(side));
-                    let when = self.now + MS + self.dice.below(10 * MS);
-                    self.at(when, Happening::ClientConnects(side));
-                }
-            }
-            Happening::ClientConnects(s) => {
-                let down = self.sides[s].dead || self.sides[s].stopped.is_some();
-                if !down && self.generations[s].is_multiple_of(2) {
-                    self.generations[s] += 1;
-                    self.client_event(ClientEvent::Connected(s));
-                }
-            }
-            Happening::Change(s, next) => self.change(s, next),
-            Happening::Answer(s, answer) => self.handle(s, Event::Changed(answer)),
-            Happening::Type => {
-                if self.now < self.plan.calm {
-                    let bytes: Vec<u8> =
-                        (0..1 + self.dice.below(6)).map(|_| self.dice.roll() as u8).collect();
-                    self.typed.extend_from_slice(&bytes);
-                    self.client_event(ClientEvent::Typed(bytes));
-                    let when = self.now + self.dice.below(6 * MS);
-                    self.at(when, Happening::Type);
-                }
-            }
+            Happening::ServerClosed(_) => {}
+            Happening::ClientConnects => self.client_connects(h),
+            Happening::Asked(next, again) => self.asked(h, incarnation, next, again),
+            Happening::Type => self.types(),
             Happening::Fault(fault) => self.fault(fault),
-        }
-    }
-
-    fn fault(&mut self, fault: Fault) {
-        match fault {
-            Fault::Crash(s) => {
-                self.sides[s].dead = true;
-                self.break_link();
-                self.break_client(s);
-            }
-            Fault::Pause(s, long) => {
-                if !self.sides[s].dead {
-                    self.sides[s].paused = true;
-                    self.at(self.now + long, Happening::Resume(s));
+            Happening::Resume => {
+                self.hosts[h].paused = false;
+                for waiting in std::mem::take(&mut self.hosts[h].backlog) {
+                    self.happen(h, incarnation, waiting);
                 }
             }
-            Fault::LinkBreaks => self.break_link(),
-            Fault::LinkSilent => self.link_silent = true,
-            Fault::ClientBreaks(s) => self.break_client(s),
-            Fault::Corrupt => self.sides[1].toy.state ^= 1,
-        }
-    }
-
-    fn break_link(&mut self) {
-        if std::mem::replace(&mut self.link_open, false) && !self.link_silent {
-            for s in 0..2 {
-                let when = self.soon();
-                self.at(when, Happening::PeerClosed(s));
-            }
-        }
-    }
-
-    fn break_client(&mut self, s: usize) {
-        if self.generations[s] % 2 == 1 {
-            let generation = self.generations[s];
-            self.generations[s] += 1;
-            let (heard_there, heard_here) = (self.soon(), self.soon());
-            self.at(heard_there, Happening::ClientClosed { side: s, generation });
-            self.at(heard_here, Happening::SideClosed { side: s, generation });
-        }
-    }
-
-    fn send(&mut self, side: usize, payload: Payload) {
-        let key = (side, matches!(payload, Payload::Peer(_)), matches!(payload, Payload::ToClient(_)));
-        let when = self.soon().max(self.arrivals.get(&key).copied().unwrap_or(0));
-        self.arrivals.insert(key, when);
-        let generation = self.generations[side];
-        self.at(when, Happening::Deliver { side, generation, payload });
-    }
-
-    fn deliver(&mut self, s: usize, generation: u64, payload: Payload) {
-        match payload {
-            Payload::Peer(message) => {
-                // What was on its way when the connection broke is lost.
-                if self.link_open && !self.link_silent {
-                    let marked = match &message {
-                        Message::Mark { mark, .. } => mark.outputs,
-                        _ => 0,
-                    };
-                    let follows = self.sides[s].member.replication().phase() == Phase::Secondary;
-                    self.handle(s, Event::PeerMessage(PEER, message));
-                    if follows {
-                        self.sides[s].marked = self.sides[s].marked.max(marked);
-                    }
+            // What the process does; what was meant for an earlier one is void.
+            own if self.hosts[h].incarnation == incarnation && self.hosts[h].alive => {
+                if self.hosts[h].paused {
+                    self.hosts[h].backlog.push(own);
+                } else {
+                    self.work(h, own);
+                    self.judge.lives(&self.hosts[h].side);
                 }
             }
-            Payload::ToServer(message) => {
-                if self.generations[s] == generation {
-                    self.handle(s, Event::Client(generation, message));
-                }
-            }
-            Payload::ToClient(message) => {
-                if self.generations[s] == generation {
-                    self.client_event(ClientEvent::Message(s, message));
-                }
-            }
+            _ => {}
         }
     }
 
-    fn change(&mut self, s: usize, next: Membership) {
-        let away = self.plan.arbiter_away.is_some_and(|(from, to)| (from..to).contains(&self.now));
+    /// What happens in a host's process.
+    fn work(&mut self, h: usize, happening: Happening) {
+        match happening {
+            Happening::Anew => {
+                self.break_client(h);
+                self.close_all(h);
+                self.hosts[h].incarnation += 1;
+                self.hosts[h].side = self.new_side(Start::Waiting);
+                self.at(self.now, h, Happening::Tick);
+            }
+            _ if self.hosts[h].side.stopped.is_some() => {}
+            Happening::Tick => {
+                self.at(self.now + 2 * MS, h, Happening::Tick);
+                self.handle(h, Event::Tick);
+                self.look_for_standby(h);
+            }
+            Happening::Step => {
+                let when = self.now + STEP / 2 + self.dice.below(STEP);
+                self.at(when, h, Happening::Step);
+                self.turn(h);
+            }
+            Happening::Connected(connection, end) if !self.connections[connection].closed[end] => {
+                self.handle(h, Event::PeerConnected(peer(connection)));
+            }
+            Happening::Connected(..) => {}
+            Happening::Deliver(connection, end, message) => self.deliver(h, connection, end, message),
+            Happening::Closed(connection, end) => {
+                self.connections[connection].closed[end] = true;
+                self.handle(h, Event::PeerClosed(peer(connection)));
+            }
+            Happening::Answer(answer) => self.handle(h, Event::Changed(answer)),
+            Happening::Copied(peer) => self.hosts[h].side.cut_due.push(peer),
+            Happening::Hashed(peer, digest) => self.handle(h, Event::CutDigest { peer, digest }),
+            Happening::Filled(clone) => self.filled(h, clone),
+            Happening::ToServer(generation, message) if self.links[h].generation == generation => {
+                self.handle(h, Event::Client(generation, message));
+            }
+            Happening::ToServer(..) => {}
+            Happening::ClientClosed(generation) => self.handle(h, Event::ClientClosed(generation)),
+            other => unreachable!("{other:?} is no process's"),
+        }
+    }
+
+    fn types(&mut self) {
+        if self.now < CALM {
+            let bytes: Vec<u8> = (0..1 + self.dice.below(4)).map(|_| self.dice.roll() as u8).collect();
+            self.judge.typed.extend_from_slice(&bytes);
+            self.client_event(ClientEvent::Typed(bytes));
+            let when = self.now + self.dice.below(6 * MS);
+            self.at(when, 0, Happening::Type);
+        }
+    }
+
+    fn asked(&mut self, h: usize, incarnation: u64, next: Membership, again: bool) {
         let mut answer = None;
-        if !away {
-            let held = self.holds();
+        if self.now >= self.arbiter_away_until {
+            let held = self.judge.register.last().expect("written at power-on");
             answer = Some(if *held == next {
                 Changed::Done
             } else if held.epoch + 1 == next.epoch {
-                self.register.push(next);
+                self.judge.changed(next);
                 Changed::Done
             } else {
                 Changed::Refused(held.clone())
             });
-            if self.plan.answers_lost > 0 && self.dice.one_in(self.plan.answers_lost) {
+            if self.now < CALM && self.plan.answers_lost > 0 && self.dice.one_in(self.plan.answers_lost) {
                 answer = None;
             }
         }
-        let when = self.soon();
-        self.at(when, Happening::Answer(s, answer));
-    }
-
-    /// What the ledgers of both sides prove.
-    pub fn verdict(&self) -> Verdict {
-        let told = |(name, side): (&str, &Side)| Told { name: name.into(), lines: side.ledger.clone() };
-        prove(&["primary", "secondary"].into_iter().zip(&self.sides).map(told).collect::<Vec<_>>())
-    }
-
-    fn holds(&self) -> &Membership {
-        self.register.last().expect("the primary wrote it at power-on")
-    }
-
-    /// Who leads in an epoch.
-    fn leader_of(&self, epoch: u64) -> Option<usize> {
-        self.register.iter().find(|m| m.epoch == epoch).map(|m| m.leader.0 as usize)
-    }
-
-    fn handle(&mut self, s: usize, event: Event) {
-        self.sides[s].witness.told(&event);
-        for action in self.sides[s].member.handle(self.now, event) {
-            self.sides[s].witness.wanted(&action);
-            let lines = self.sides[s].witness.take();
-            self.sides[s].ledger.extend(lines);
-            match action {
-                Action::ToPeer(_, message) => {
-                    if self.link_open {
-                        self.send(1 - s, Payload::Peer(message));
-                    }
-                }
-                Action::ClosePeer(_) => {
-                    // A closed end is heard of at the other one after what was sent before.
-                    let key = (1 - s, true, false);
-                    let when = self.soon().max(self.arrivals.get(&key).copied().unwrap_or(0) + 1);
-                    if !self.link_silent {
-                        self.at(when, Happening::PeerClosed(1 - s));
-                    }
-                }
-                Action::ToClient(id, message) => {
-                    if self.generations[s] == id {
-                        self.send(s, Payload::ToClient(message));
-                    }
-                }
-                Action::CloseClient(id) => {
-                    if self.generations[s] == id {
-                        let key = (s, false, true);
-                        let when = self.soon().max(self.arrivals.get(&key).copied().unwrap_or(0) + 1);
-                        self.at(when, Happening::Fault(Fault::ClientBreaks(s)));
-                    }
-                }
-                Action::TellFigures(_) => {}
-                Action::Change(next) => {
-                    let when = self.soon();
-                    self.at(when, Happening::Change(s, next));
-                }
-                Action::Clone(_) | Action::ClonePart(_) | Action::Cut { .. } => panic!("no clones here"),
-                Action::Start => {
-                    self.sides[s].started = true;
-                    self.at(self.now, Happening::Step(s));
-                }
-                Action::Feed(bytes) => self.sides[s].toy.feed(Entry::from_bytes(&bytes)),
-                Action::Limit(at) => self.sides[s].toy.allow(at),
-                Action::EndFeed => {
-                    self.sides[s].feed_ended = true;
-                    self.sides[s].claimed = true;
-                }
-                Action::ToGateway(_) | Action::CloseGateway | Action::Frames(_) => panic!("no gateway here"),
-                Action::Input(bytes) => self.sides[s].inbox.extend(bytes),
-                Action::Stop(reason) => self.sides[s].stopped = Some(reason),
-            }
-        }
-        if self.sides[s].member.replication().phase() == Phase::Live {
-            self.sides[s].claimed = true;
+        if !again {
+            let when = self.soon();
+            self.schedule(when, h, incarnation, Happening::Answer(answer));
+            self.point(Point::AfterChange, h);
         }
     }
 
-    /// The machine's turn on one side.
-    fn step(&mut self, s: usize) {
-        let pace = if self.now < self.plan.calm { STEP } else { 4 * STEP };
-        let when = self.now + pace / 2 + self.dice.below(pace);
-        if self.sides[s].following {
-            self.follow(s)
-        } else {
-            self.lead(s)
-        }
-        if self.sides[s].stopped.is_none() {
-            self.at(when, Happening::Step(s));
-        }
-    }
-
-    fn follow(&mut self, s: usize) {
-        // A follower is faster than real time: it has to catch up.
-        for _ in 0..1 + self.dice.below(4) {
-            let mut outputs = Vec::new();
-            let followed = self.sides[s].toy.follow(&mut outputs);
-            for byte in outputs {
-                self.handle(s, Event::Output(Channel::Serial(0), byte));
-            }
-            match followed {
-                Followed::On { taken: 0 } => {}
-                Followed::On { taken } => self.handle(s, Event::InputTaken(taken)),
-                Followed::Diverged => {
-                    self.diverged = true;
-                    self.handle(s, Event::Diverged);
-                    return;
-                }
-                Followed::AtLimit => {
-                    let at = self.sides[s].toy.at();
-                    if self.sides[s].toy.ended() {
-                        self.handle(s, Event::MachineEnded(at));
-                        self.sides[s].following = false;
-                    } else if self.sides[s].feed_ended {
-                        self.sides[s].following = false;
-                        self.handle(s, Event::EndReached);
-                    }
-                    return;
-                }
-            }
-        }
-        let at = self.sides[s].toy.at();
-        self.handle(s, Event::Reached(at));
-    }
-
-    fn lead(&mut self, s: usize) {
-        if self.sides[s].toy.ended() {
-            return;
-        }
-        if self.sides[s].member.must_wait() {
-            return;
-        }
-        if !self.sides[s].inbox.is_empty() && self.dice.one_in(3) {
-            let most = self.sides[s].inbox.len() as u64;
-            let n = 1 + self.dice.below(most);
-            let bytes: Vec<u8> = self.sides[s].inbox.drain(..n as usize).collect();
-            let entry = self.sides[s].toy.input(bytes);
-            self.check_inputs(s);
-            self.handle(s, Event::Entries(PEER, entry.to_bytes()));
-            self.handle(s, Event::InputTaken(n));
-        }
-        let toy = &self.sides[s].toy;
-        if toy.count.is_multiple_of(16) {
-            let entry = Entry::Digest { count: toy.count, state: toy.state };
-            self.handle(s, Event::Entries(PEER, entry.to_bytes()));
-        }
-        if self.sides[s].unmarked >= 4 || self.dice.one_in(3) {
-            let at = self.sides[s].toy.at();
-            self.handle(s, Event::Reached(at));
-            self.sides[s].unmarked = 0;
-        }
-        if self.dice.one_in(4) {
-            return; // idle: the next input comes at this very position
-        }
-        for byte in self.sides[s].toy.step() {
-            self.handle(s, Event::Output(Channel::Serial(0), byte));
-        }
-        self.sides[s].unmarked += 1;
-        if self.sides[s].toy.ended() {
-            let at = self.sides[s].toy.at();
-            self.handle(s, Event::MachineEnded(at));
-        }
-    }
-
-    fn client_event(&mut self, event: ClientEvent) {
+    pub fn client_event(&mut self, event: ClientEvent) {
         for action in self.client.handle(event) {
             match action {
-                ClientAction::Send(s, message) => {
-                    if self.generations[s] % 2 == 1 {
-                        self.send(s, Payload::ToServer(message));
+                ClientAction::Send(h, message) => {
+                    if self.links[h].is_open() {
+                        let when = self.soon().max(self.links[h].arrivals[0]);
+                        self.links[h].arrivals[0] = when;
+                        let generation = self.links[h].generation;
+                        self.at(when, h, Happening::ToServer(generation, message));
                     }
                 }
-                ClientAction::Close(s) => self.break_client(s),
-                ClientAction::Show(_, bytes) => self.show(bytes),
+                ClientAction::Close(h) => self.break_client(h),
+                ClientAction::Show(_, bytes) => self.judge.shown(&bytes),
                 ClientAction::GuestEnded => self.guest_ended = true,
-                ClientAction::Live(..) | ClientAction::Figures(..) => {}
+                ClientAction::Live(_, epoch) => self.judge.attached(epoch),
+                ClientAction::Figures(..) => {}
                 ClientAction::Missed(n) => panic!("{n} outputs are gone at {}", self.now),
                 ClientAction::Replaced => panic!("replaced, with one client only"),
             }
         }
     }
 
-    fn show(&mut self, bytes: Vec<u8>) {
-        self.shown.extend_from_slice(&bytes);
-        let (s, epoch) = self.client.attached().expect("outputs come from a side");
-        if epoch == FIRST_EPOCH {
-            let held = self.sides[1].marked;
-            let shown = self.shown.len() as u64;
-            assert!(shown <= held, "output {shown} left, the secondary holds marks up to {held}");
-        } else {
-            assert_eq!(self.leader_of(epoch), Some(s), "outputs of a side that did not claim {epoch}");
+    fn client_connects(&mut self, h: usize) {
+        let host = &self.hosts[h];
+        if host.alive && host.side.stopped.is_none() && !self.links[h].is_open() {
+            self.links[h].generation += 1;
+            self.client_event(ClientEvent::Connected(h));
+        } else if !self.links[h].is_open() && self.now < 3 * CALM {
+            self.at(self.now + 10 * MS, h, Happening::ClientConnects);
         }
     }
 
-    fn check_inputs(&self, s: usize) {
-        let consumed = &self.sides[s].toy.consumed;
-        assert!(self.typed.starts_with(consumed), "side {s} took input that was not typed so");
-    }
-
-    fn check_one_live_side(&self) {
-        for (s, side) in self.sides.iter().enumerate() {
-            let replication = side.member.replication();
-            if replication.phase() == Phase::Live {
-                assert_eq!(self.leader_of(replication.epoch()), Some(s), "side {s} lives without its epoch");
-            }
-            if self.diverged && s == 1 {
-                assert_eq!(side.stopped, Some(StopReason::Diverged));
-            }
+    /// What a client gets of a side.
+    pub fn tell_client(&mut self, h: usize, generation: u64, message: ToClient) {
+        if self.links[h].generation == generation {
+            let when = self.soon().max(self.links[h].arrivals[1]);
+            self.links[h].arrivals[1] = when;
+            self.at(when, h, Happening::ToClient(generation, message));
         }
     }
 
-    /// The side whose history counts.
-    pub fn authority(&self) -> usize {
-        self.holds().leader.0 as usize
+    /// A leader that has fewer secondaries than it wants takes the next host that waits.
+    fn look_for_standby(&mut self, h: usize) {
+        let side = &self.hosts[h].side;
+        let at_power_on = side.phase() == Phase::Sync && !side.following;
+        let incarnation = self.hosts[h].incarnation;
+        let mut joined = self.connections.iter().filter(|c| c.ends[0] == (h, incarnation) && !c.closed[0]);
+        let wants =
+            if at_power_on { joined.clone().count() < self.plan.wanted } else { side.member.wants_peer() };
+        if !wants {
+            return;
+        }
+        let idle = (0..self.hosts.len()).find(|other| {
+            let host = &self.hosts[*other];
+            host.alive && host.side.is_idle() && !joined.any(|c| c.ends[1] == (*other, host.incarnation))
+        });
+        if let Some(other) = idle {
+            self.connect(h, other);
+        }
     }
+}
+
+/// The name of a connection, at both ends.
+pub fn peer(connection: usize) -> PeerId {
+    PeerId(connection as u64)
 }
