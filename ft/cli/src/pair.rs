@@ -24,7 +24,7 @@ use gemel_log::{Header, LogWriter};
 use gemel_machine::{At, Machine, MachineSpec};
 use gemel_pair::protocol::{NicFrame, Phase, StopReason, Timing};
 use gemel_pair::shell::{
-    Address, DirectoryArbiter, DiskBlocks, Ended, Options, PairError, ReportFn, Side, Surroundings,
+    Address, ArbiterAddress, DiskBlocks, Ended, Options, PairError, ReportFn, Side, Surroundings,
 };
 use gemel_replay::{Handover, NoOutput, Start};
 use serde_json::{Value, json};
@@ -40,9 +40,9 @@ pub struct PairOptions {
     /// Where clients of the console find this side: HOST:PORT or unix:PATH
     #[arg(long, value_name = "ADDR")]
     pub console: Address,
-    /// A directory that both sides reach; it decides which side lives
-    #[arg(long, value_name = "DIR")]
-    pub arbiter: PathBuf,
+    /// What decides which side lives: a directory that all sides reach, or etcd:http://HOST:PORT[,http://HOST:PORT...]
+    #[arg(long, value_name = "DIR|etcd:URL")]
+    pub arbiter: ArbiterAddress,
     /// The VM's name
     #[arg(long, value_name = "NAME", default_value = "gemel")]
     pub vm: String,
@@ -116,7 +116,7 @@ impl PairOptions {
             },
             console: self.console.clone(),
             gateway: self.gateway.clone(),
-            arbiter: Arc::new(DirectoryArbiter::new(&self.arbiter)?),
+            arbiter: self.arbiter.open()?,
             trust: self.trust.trust()?,
             standbys: self.standby.clone(),
             max_pause: Duration::from_millis(self.max_pause),

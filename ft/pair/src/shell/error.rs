@@ -33,6 +33,9 @@ pub enum PairError {
     /// The ledger cannot be made.
     #[error("cannot write the ledger {0}: {1}")]
     Ledger(PathBuf, #[source] io::Error),
+    /// No arbiter is named so.
+    #[error("'{0}' is no arbiter; a directory or etcd:http://HOST:PORT[,http://HOST:PORT...] is wanted")]
+    ArbiterAddress(String),
     /// The peer is none, and why.
     #[error("the peer does not fit: {0}")]
     Refused(String),

@@ -30,7 +30,7 @@ mod trust;
 mod world;
 
 pub use address::Address;
-pub use arbiter::{Arbiter, DirectoryArbiter};
+pub use arbiter::{Arbiter, ArbiterAddress, DirectoryArbiter, EtcdArbiter};
 pub use clone::DiskBlocks;
 pub use console::{Console, Shown};
 pub use error::PairError;

@@ -2,7 +2,7 @@
 //!
 //! Not responsible for: the directory's storage; it must honour `link` and `fsync`, as local ones and NFS do.
 
-use super::Arbiter;
+use super::{Arbiter, step};
 use crate::protocol::{Changed, Membership};
 use crate::shell::PairError;
 use std::fs::{self, File, OpenOptions};
@@ -62,21 +62,8 @@ impl Arbiter for DirectoryArbiter {
     }
 
     fn change(&self, vm: &str, next: &Membership) -> io::Result<Changed> {
-        // Between this look and the link others may change the register, but only through the very name that is linked here.
-        match self.read(vm)? {
-            Some(held) if held.epoch.checked_add(1) != Some(next.epoch) => Ok(answer(held, next)),
-            Some(_) | None if self.make(vm, next)? => Ok(Changed::Done),
-            _ => match self.read(vm)? {
-                Some(held) => Ok(answer(held, next)),
-                None => Err(io::ErrorKind::NotFound.into()),
-            },
-        }
+        step(next, || self.read(vm), || self.make(vm, next))
     }
-}
-
-/// What to say where the register holds `held` already. It may be `next`, from a request whose answer got lost.
-fn answer(held: Membership, next: &Membership) -> Changed {
-    if held == *next { Changed::Done } else { Changed::Refused(held) }
 }
 
 #[cfg(test)]
