@@ -14,3 +14,5 @@ for component in fmt clippy; do
 done
 # iasl reads the ACPI tables that the board writes
 need acpica-tools
+# a pair's arbiter can be an etcd
+need etcd-server

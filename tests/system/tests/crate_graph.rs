@@ -73,6 +73,8 @@ const TESTS_MAY_ALSO_USE: &[(&str, &[&str])] = &[
     ("gemel-interp", &["gemel-devices", "gemel-system-tests"]),
     // Differences are put into a real engine on a real board, and must be found there; silicon says who is right.
     ("gemel-diverge", &["gemel-devices", "gemel-interp", "gemel-isa-tests"]),
+    // Its simulation runs it with deliberate mistakes, which a feature switches on.
+    ("gemel-pair", &["gemel-pair"]),
     // The same guest runs on both engines, and every access must be the same; the interpreter is the assistant, too.
     ("gemel-kvm", &["gemel-interp", "gemel-devices"]),
 ];
