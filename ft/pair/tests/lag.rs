@@ -86,7 +86,7 @@ fn a_guest_that_slept_does_not_wait_for_its_secondary() {
 #[test]
 fn a_secondary_that_stays_late_is_dropped() {
     let mut primary = side(Role::Primary, Role::Secondary);
-    primary.handle(1, Event::Reached(at(12 * COUNTS, 12 * MS)));
+    primary.handle(1, Event::Reached(at(22 * COUNTS, 22 * MS)));
     let late = Timing::default().late;
     let dropped = (1..).map(|tick| tick * 2 * MS).take_while(|now| *now < 2 * late).find(|now| {
         primary.handle(*now, Event::PeerMessage(PEER, Message::Heartbeat { delivered: 0, executed: COUNTS }));

@@ -91,7 +91,7 @@ pub struct Timing {
     /// How far a secondary may be behind before the primary's guest is slowed, as the guest time of what it has not executed: it
     /// has to be caught up with before the survivor can go live. At twice that the guest waits.
     pub max_lag: u64,
-    /// A secondary that is further behind for so long is dropped.
+    /// A secondary that the guest waits for so long is dropped.
     pub late: u64,
     /// What a count is worth.
     pub time_base: TimeBase,

@@ -4,6 +4,7 @@ use crate::plan::MS;
 use crate::toy::{Entry, STEP, Toy};
 use crate::world::Happening;
 use gemel_machine::TimeBase;
+use gemel_pair::ledger::{Line, Witness};
 use gemel_pair::protocol::*;
 use std::collections::VecDeque;
 
@@ -32,6 +33,8 @@ pub enum Start {
 /// A state machine and its machine.
 pub struct Side {
     pub member: Member,
+    /// Where ledgers are kept.
+    pub ledger: Option<(Witness, Vec<Line>)>,
     pub id: MemberId,
     pub toy: Toy,
     /// The machine may run.
@@ -65,7 +68,9 @@ impl Side {
             machine: 7,
             log_header: Vec::new(),
         };
+        let witness = Witness::new(&hello);
         Self {
+            ledger: Some((witness, Vec::new())),
             member: Member::new(hello, wanted, timing(), now),
             id,
             toy: Toy::new(ends_at),

@@ -12,6 +12,7 @@ mod process;
 mod toy;
 mod world;
 
+use gemel_pair::ledger::prove;
 use gemel_pair::protocol::{Phase, StopReason};
 use plan::{CALM, END, Fault, MS, Plan};
 use world::World;
@@ -95,6 +96,18 @@ fn the_primary_may_die_at_every_step() {
             assert_eq!(world.hosts[1].side.phase(), Phase::Primary, "and has a secondary of its own");
             check(plan);
         }
+    }
+}
+
+/// The ledgers of a pair, one of which dies, prove what the judge saw.
+#[test]
+fn ledgers_of_a_pair_prove_that_nothing_left_too_early() {
+    for seed in 0..300 {
+        let died = 8 * MS + seed * 300_000;
+        let fault = Fault::Kill((seed % 2) as usize);
+        let world = run(Plan { faults: vec![(died, fault)], ..Plan::calm(seed, 2, 1) });
+        let verdict = prove(&world.ledgers());
+        assert!(verdict.violations.is_empty(), "seed {seed}: {verdict:?}");
     }
 }
 

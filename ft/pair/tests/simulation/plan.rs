@@ -123,6 +123,8 @@ pub struct Plan {
     pub asked_twice: u64,
     /// A message between sides is lost, said twice or overtaken, one time in so many: what no connection does.
     pub garbled: u64,
+    /// The sides keep ledgers.
+    pub ledgers: bool,
     /// The guest powers off at this count.
     pub ends_at: u64,
     /// The longest delay of a message.
@@ -143,6 +145,7 @@ impl Plan {
             answers_lost: 0,
             asked_twice: 0,
             garbled: 0,
+            ledgers: true,
             ends_at: u64::MAX,
             delay: MS / 2,
             repair: None,
@@ -159,6 +162,7 @@ impl Plan {
             asked_twice: [0, 3][dice.below(2) as usize],
             garbled: [0, 0, 0, 0, 0, 0, 0, 50][dice.below(8) as usize],
             repair: dice.one_in(2).then(|| 5 * MS + dice.below(40 * MS)),
+            ledgers: false,
             ..Self::calm(seed, hosts, wanted)
         };
         for _ in 0..dice.below(3) {

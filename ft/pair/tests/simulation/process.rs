@@ -8,6 +8,9 @@ use gemel_pair::protocol::*;
 impl World {
     pub fn handle(&mut self, h: usize, event: Event) {
         let incarnation = self.hosts[h].incarnation;
+        if let Some((witness, _)) = &mut self.hosts[h].side.ledger {
+            witness.told(&event);
+        }
         let told = self.tells.then(|| format!("{event:?}"));
         let actions = self.hosts[h].side.member.handle(self.now, event);
         if let Some(event) = told {
@@ -15,6 +18,10 @@ impl World {
             println!("{us:>7} host {h} {:?} {event} -> {actions:?}", self.hosts[h].side.phase());
         }
         for action in actions {
+            if let Some((witness, lines)) = &mut self.hosts[h].side.ledger {
+                witness.wanted(&action);
+                lines.extend(witness.take());
+            }
             self.carry_out(h, action);
             if !self.hosts[h].alive || self.hosts[h].incarnation != incarnation {
                 return;

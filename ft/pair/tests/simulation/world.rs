@@ -5,6 +5,7 @@ use crate::judge::Judge;
 use crate::plan::{CALM, Fault, MS, Plan, Point};
 use crate::toy::{Dice, STEP, Toy};
 use gemel_machine::Digest;
+use gemel_pair::ledger::Told;
 use gemel_pair::protocol::*;
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -147,7 +148,21 @@ impl World {
 
     fn new_side(&mut self, start: Start) -> Side {
         self.members += 1;
-        Side::new(MemberId(self.members), start, self.plan.wanted, self.plan.ends_at, self.now)
+        let mut side =
+            Side::new(MemberId(self.members), start, self.plan.wanted, self.plan.ends_at, self.now);
+        side.ledger.take_if(|_| !self.plan.ledgers);
+        side
+    }
+
+    /// What each host's ledger says.
+    pub fn ledgers(&self) -> Vec<Told> {
+        let told = |(h, host): (usize, &Host)| {
+            host.side
+                .ledger
+                .as_ref()
+                .map(|(_, lines)| Told { name: format!("host {h}"), lines: lines.clone() })
+        };
+        self.hosts.iter().enumerate().filter_map(told).collect()
     }
 
     pub fn at(&mut self, when: u64, host: usize, happening: Happening) {
