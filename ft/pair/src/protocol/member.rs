@@ -157,6 +157,7 @@ pub struct Figures {
     /// The share of time that the guest sleeps so that the secondary keeps up, in millionths.
     pub brake: u64,
     /// How long the guest ran here without a secondary (ns).
+    #[serde(skip)] // `Report` tells it
     pub unprotected: u64,
     /// Outputs emitted.
     pub outputs: u64,
