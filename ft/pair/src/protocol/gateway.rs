@@ -6,7 +6,8 @@
 //! and tells all of them which frames it has, so that none keeps what is not wanted. It is told who is live instead of asking. And
 //! frames may be lost where bytes may not: by a gateway that was away too long.
 
-use super::frames::{FrameRing, FrameRingState, NicFrame, weight};
+use super::frames::{FrameRing, FrameRingState, NicFrame};
+use super::ring::Weigh;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
@@ -260,7 +261,7 @@ impl GatewayServer {
             if frames.is_empty() {
                 break;
             }
-            let (first, room) = (sending.next, frames.iter().map(weight).sum());
+            let (first, room) = (sending.next, frames.iter().map(Weigh::weight).sum());
             sending.next += frames.len() as u64;
             sending.unacknowledged.push_back((sending.next, room));
             under_way += room;

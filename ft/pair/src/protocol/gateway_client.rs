@@ -3,8 +3,9 @@
 //!
 //! Not responsible for: sockets (`shell`), what the frames mean (`gemel-net`).
 
-use super::frames::{NicFrame, weight};
+use super::frames::NicFrame;
 use super::gateway::{FRAMES_WINDOW, FromSide, ToSide};
+use super::ring::Weigh;
 use std::collections::{BTreeMap, VecDeque};
 
 /// Names a side's connection to the gateway; never used again.
@@ -100,7 +101,7 @@ impl GatewayClient {
                 self.live.take_if(|live| *live == side);
             }
             GatewayEvent::Frame(frame) => {
-                let room = weight(&frame);
+                let room = frame.weight();
                 if self.weight + room > CAPACITY {
                     self.lost += 1;
                 } else {
@@ -198,7 +199,7 @@ impl GatewayClient {
         while self.consumed < number
             && let Some(frame) = self.waiting.pop_front()
         {
-            self.weight -= weight(&frame);
+            self.weight -= frame.weight();
             self.consumed += 1;
         }
     }
@@ -212,7 +213,7 @@ impl GatewayClient {
             let mut room = CHUNK;
             let fits = |frame: &&NicFrame| {
                 let fits = room > 0;
-                room = room.saturating_sub(weight(frame));
+                room = room.saturating_sub(frame.weight());
                 fits
             };
             let frames: Vec<NicFrame> = self.waiting.range(from..to).take_while(fits).cloned().collect();

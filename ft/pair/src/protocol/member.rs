@@ -156,8 +156,7 @@ pub struct Figures {
     pub host_lag: u64,
     /// The share of time that the guest sleeps so that the secondary keeps up, in millionths.
     pub brake: u64,
-    /// How long the guest ran here without a secondary (ns).
-    #[serde(skip)] // `Report` tells it
+    /// How long the guest ran here with no other side that could go on with it (ns).
     pub unprotected: u64,
     /// Outputs emitted.
     pub outputs: u64,
@@ -281,7 +280,7 @@ impl Member {
                 if self.replication.is_live() {
                     self.stopwatch.emitted(now, self.ring.emitted());
                 }
-                self.ring.push(channel, byte);
+                self.ring.push((channel, byte));
                 return out;
             }
             Event::Entries(peer, bytes) => {

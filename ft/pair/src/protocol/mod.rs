@@ -4,7 +4,7 @@
 //! is why a simulation in virtual time can explore it at every step (`tests/simulation`).
 //!
 //! * [`Replication`]: who is live. Marks, acknowledgements, suspicion, arbitration, going live.
-//! * [`OutputRing`]: outputs by ordinal, held until they may leave and kept until they were delivered.
+//! * [`Ring`]: outputs by ordinal, held until they may leave and kept until they were delivered.
 //! * [`ConsoleServer`] and [`ConsoleClient`]: outputs and inputs exactly once over connections that break.
 //! * [`GatewayServer`] and [`GatewayClient`]: the same for the guest's network frames, which [`FrameRing`] keeps.
 //! * [`Member`]: one side of the pair, made of the servers and the first two. The shell and the simulation run the same one.
@@ -49,5 +49,5 @@ pub use message::{
 };
 pub use mutant::Mutant;
 pub use replication::{Failover, Phase, Replication, Role, StopReason, Timing};
-pub use ring::{Channel, OutputRing, RingState};
+pub use ring::{Channel, OutputByte, OutputRing, Ring, RingState, Weigh};
 pub use watch::Watch;
