@@ -109,7 +109,7 @@ fn exposition(report: &Report) -> String {
             "unprotected_seconds_total",
             "counter",
             "Host time without another side.",
-            seconds(report.unprotected),
+            seconds(figures.unprotected),
         ),
         (
             "clones_total",

@@ -87,7 +87,7 @@ impl<'a> Change<'a> {
             (true, members) => format!("protected, {members} in sync"),
             (false, _) => "UNPROTECTED".into(),
         };
-        let alone = match self.now.unprotected {
+        let alone = match figures.unprotected {
             0 => String::new(),
             ns => format!("  unprotected for {} so far", time(ns)),
         };

@@ -11,7 +11,7 @@ use super::feed::{Feed, FeedSource};
 use super::gateway::keep_connected;
 use super::listener::Listener;
 use super::protect::look_for_standbys;
-use super::side::{Report, Side, Surroundings};
+use super::side::{Coming, Report, Side, Surroundings};
 use super::sink::PairSink;
 use super::stream::Stream;
 use super::trust::Trust;
@@ -20,7 +20,7 @@ use crate::protocol::{
     Changed, Event, Goodbye, Hello, MemberId, Membership, Message, PROTOCOL, PeerId, Role, StopReason,
     Timing, ToServer,
 };
-use crossbeam::channel::{Receiver, unbounded};
+use crossbeam::channel::{Receiver, Sender, unbounded};
 use gemel_log::{Header, LogWriter};
 use gemel_machine::{At, Machine, Pause, RunError, Stop, TimeBase, World};
 use gemel_replay::{Conclusion, Diverged, EntrySource, Handover, NoOutput, Record, Replay, ReplayDisks};
@@ -35,7 +35,7 @@ use std::time::Duration;
 const DRAIN: Duration = Duration::from_millis(500);
 
 /// Secondaries of a VM.
-pub(super) const SECONDARIES: usize = 1;
+const SECONDARIES: usize = 1;
 
 /// What both sides need to know.
 pub struct Options {
@@ -81,8 +81,23 @@ pub struct Ended {
 pub(super) type Log = Option<LogWriter<File>>;
 pub(super) type Sinks = (Log, PairSink);
 
-/// Starts the threads that every side has.
-pub(super) fn start_threads(
+/// A side that greets with `hello`, with the threads that every side has. `coming` is where a standby's machine goes.
+pub(super) fn start(
+    hello: Hello,
+    header: &Header,
+    options: &Options,
+    surroundings: Box<dyn Surroundings>,
+    clients: Listener,
+    coming: Option<Sender<Coming>>,
+) -> Result<Arc<Side>, PairError> {
+    let (change, changes) = unbounded();
+    let times = timing(options, header);
+    let side = Side::new(hello, times, surroundings, SECONDARIES, options, (change, coming))?;
+    start_threads(&side, options, changes, clients)?;
+    Ok(side)
+}
+
+fn start_threads(
     side: &Arc<Side>,
     options: &Options,
     changes: Receiver<Membership>,
@@ -137,6 +152,17 @@ fn serve(side: &Arc<Side>, id: u64, stream: Stream) {
     drop(ready);
 }
 
+/// What a side says to the leader that it is to follow.
+pub(super) fn answer(leader: &Hello, options: &Options, machine: &Machine) -> Result<Hello, PairError> {
+    Ok(Hello {
+        vm: options.vm.clone(),
+        role: Role::Secondary,
+        member: draw_member()?,
+        machine: machine.id(),
+        ..leader.clone()
+    })
+}
+
 /// Attends to the connection to a primary whose `hello` has been read from it. What follows is heard only after that: the
 /// primary starts as soon as it has this side's greeting.
 pub(super) fn attend_primary(side: &Arc<Side>, stream: Stream, hello: Hello) -> Result<PeerId, PairError> {
@@ -189,10 +215,7 @@ impl Primary {
             machine: header.machine.id(),
             log_header: header.encode()?.0,
         };
-        let (change, changes) = unbounded();
-        let times = timing(options, header);
-        let side = Side::new(hello, times, surroundings, SECONDARIES, options, (change, None))?;
-        start_threads(&side, options, changes, clients)?;
+        let side = start(hello, header, options, surroundings, clients, None)?;
         let listens_on =
             listener.map(|(address, listener)| wait_for_secondary(&side, listener).map(|()| address));
         let listens_on = listens_on.transpose()?;
@@ -257,7 +280,7 @@ fn wait_for_secondary(side: &Arc<Side>, listener: Listener) -> Result<(), PairEr
 /// What a secondary needs for an exit and what is computed up to the next one, about. Time itself would count idle time, too.
 const EXIT_TIME: TimeBase = TimeBase { num: 4000, den: 1 };
 
-pub(super) fn timing(options: &Options, header: &Header) -> Timing {
+fn timing(options: &Options, header: &Header) -> Timing {
     let time_base = header.machine.reckoning.time_base().unwrap_or(EXIT_TIME);
     Timing { time_base, ..options.timing }
 }
@@ -278,7 +301,7 @@ fn first_epoch(options: &Options, leader: MemberId) -> Result<u64, PairError> {
 }
 
 /// A name that nobody else has.
-pub(super) fn draw_member() -> Result<MemberId, PairError> {
+fn draw_member() -> Result<MemberId, PairError> {
     let mut bytes = [0; 8];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
         .map_err(|e| PairError::Run(format!("no random numbers: {e}; the host's kernel has to give them")))?;
@@ -343,18 +366,9 @@ impl Secondary {
     ) -> Result<Ended, PairError> {
         let Self { stream, hello, header, feed } = self;
         let clients = options.listen_for_clients()?;
-        let ours = Hello {
-            vm: options.vm.clone(),
-            role: Role::Secondary,
-            member: draw_member()?,
-            machine: machine.id(),
-            ..hello.clone()
-        };
-        let (change, changes) = unbounded();
-        let times = timing(options, &header);
-        let side = Side::new(ours, times, surroundings, SECONDARIES, options, (change, None))?;
+        let ours = answer(&hello, options, machine)?;
+        let side = start(ours, &header, options, surroundings, clients, None)?;
         side.follow(Arc::clone(&feed));
-        start_threads(&side, options, changes, clients)?;
         let sink = PairSink::new(Arc::clone(&side), &header)?;
         attend_primary(&side, stream, hello)?;
         if !side.wait_started() {

@@ -73,8 +73,6 @@ pub struct Report {
     pub log: ByteCounts,
     /// The copies made of this machine.
     pub clones: CloneFigures,
-    /// How long the guest ran without another side that could go on with it (ns).
-    pub unprotected: u64,
     /// When this was said (ns of the host's monotonic clock, as all moments in it).
     pub now: u64,
 }
@@ -106,15 +104,6 @@ pub(super) enum Coming {
     Cut(Arc<Feed>, Box<Header>),
 }
 
-/// How long this side leads alone.
-#[derive(Default)]
-struct Alone {
-    /// Since when, if it does.
-    since: Option<u64>,
-    /// Before that (ns).
-    before: u64,
-}
-
 #[derive(Default)]
 struct Progress {
     started: bool,
@@ -134,7 +123,8 @@ pub struct Side {
     copies: Mutex<BTreeMap<PeerId, Sender<Part>>>,
     max_pause: Duration,
     clones: Mutex<CloneFigures>,
-    alone: Mutex<Alone>,
+    /// Since when this side leads alone, if it does.
+    alone_since: Mutex<Option<u64>>,
     /// Somebody wants the guest to run on this side alone.
     unprotected: AtomicBool,
     /// Where standbys may wait, the next first.
@@ -173,7 +163,7 @@ impl Side {
             max_pause: options.max_pause,
             standbys: Mutex::new(options.standbys.iter().cloned().collect()),
             clones: Mutex::default(),
-            alone: Mutex::default(),
+            alone_since: Mutex::default(),
             unprotected: AtomicBool::new(false),
             changes,
             peers: Mutex::default(),
@@ -383,20 +373,24 @@ impl Side {
         !self.unprotected.load(Ordering::Relaxed) && self.member.lock().wants_peer()
     }
 
-    /// Keeps account of the time that this side leads alone, and tells of its beginning and end.
+    /// Tells when this side begins to lead alone, and when that ends.
     fn note_protection(&self) {
-        let phase = self.member.lock().figures().phase;
-        let (now, mut alone) = (now(), self.alone.lock());
-        match (alone.since, phase) {
-            (None, Phase::Live) => {
-                alone.since = Some(now);
-                drop(alone);
+        let leads_with = match self.member.lock().replication().phase() {
+            Phase::Live => false,
+            Phase::Primary => true,
+            _ => return,
+        };
+        let (now, mut since) = (now(), self.alone_since.lock());
+        match (*since, leads_with) {
+            (None, false) => {
+                *since = Some(now);
+                drop(since);
                 self.say("the guest runs unprotected");
             }
-            (Some(since), Phase::Primary) => {
-                let seconds = (now - since) as f64 / 1e9;
-                *alone = Alone { since: None, before: alone.before + now - since };
-                drop(alone);
+            (Some(began), true) => {
+                *since = None;
+                drop(since);
+                let seconds = (now - began) as f64 / 1e9;
                 self.say(&format!("the guest is protected; it was not for {seconds:.2} s"));
             }
             _ => {}
@@ -560,11 +554,8 @@ impl Side {
     }
 
     fn report_of(&self, member: &Member) -> Report {
-        let alone = self.alone.lock();
-        let now = now();
-        let unprotected = alone.before + alone.since.map_or(0, |since| now.saturating_sub(since));
-        let (figures, log, clones) = (member.figures(), *self.counts.lock(), *self.clones.lock());
-        Report { figures, log, clones, unprotected, now }
+        let (log, clones) = (*self.counts.lock(), *self.clones.lock());
+        Report { figures: member.figures(), log, clones, now: now() }
     }
 
     /// The figures.

@@ -7,10 +7,7 @@ use super::connection::spawn;
 use super::error::PairError;
 use super::feed::{Feed, FeedSource};
 use super::listener::Listener;
-use super::run::{
-    Ended, Log, Options, SECONDARIES, Sinks, attend_primary, draw_member, ended, follow, start_threads,
-    timing,
-};
+use super::run::{Ended, Log, Options, Sinks, answer, attend_primary, ended, follow, start};
 use super::side::{Coming, Side, Surroundings};
 use super::sink::PairSink;
 use super::stream::Stream;
@@ -86,17 +83,9 @@ impl Standby {
     ) -> Result<Ended, PairError> {
         let Self { stream, hello, header } = self;
         let clients = options.listen_for_clients()?;
-        let ours = Hello {
-            vm: options.vm.clone(),
-            role: Role::Secondary,
-            member: draw_member()?,
-            machine: machine.id(),
-            ..hello.clone()
-        };
-        let ((change, changes), (coming, comes)) = (unbounded(), unbounded());
-        let times = timing(options, &header);
-        let side = Side::new(ours, times, surroundings, SECONDARIES, options, (change, Some(coming)))?;
-        start_threads(&side, options, changes, clients)?;
+        let ours = answer(&hello, options, machine)?;
+        let (coming, comes) = unbounded();
+        let side = start(ours, &header, options, surroundings, clients, Some(coming))?;
         let leader = attend_primary(&side, stream, hello)?;
         let Some((feed, header, received)) = receive(&side, leader, machine, &comes)? else {
             let reason = side.wait_stopped();
