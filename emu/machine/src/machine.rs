@@ -13,7 +13,7 @@ use crate::power_on::PowerOn;
 use crate::ram::GuestRam;
 use crate::vcpu::{Aim, Attention, CpuIo, EngineError, Exit, Query, Vcpu};
 use crate::world::{At, Stop, StopAt, World};
-use gemel_x86::msr;
+use gemel_x86::{CpuState, msr};
 use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -230,20 +230,24 @@ impl Machine {
     /// Host trouble of the engine.
     pub fn landing(&mut self) -> Result<Landing, EngineError> {
         let within = self.vcpu.steps().at_most.saturating_sub(self.exit_not_before);
-        let linear = self.vcpu.save()?.linear_rip();
-        Ok(Landing { position: self.vcpu.position(), digest: self.digest()?, linear, within })
+        let state = self.vcpu.save()?;
+        let (linear, digest) = (state.linear_rip(), self.digest_with(self.cpu_digest(&state)));
+        Ok(Landing { position: self.vcpu.position(), digest, linear, within })
     }
 
     /// Whether the machine is at a landing. What is cheap to compare comes first.
     fn is_at(&mut self, landing: &Landing) -> Result<bool, EngineError> {
-        Ok(self.vcpu.position() == landing.position
-            && self.cpu_digest()? == landing.digest.cpu
-            && self.digest()? == landing.digest)
+        if self.vcpu.position() != landing.position {
+            return Ok(false);
+        }
+        let state = self.vcpu.save()?;
+        let cpu = self.cpu_digest(&state);
+        Ok(cpu == landing.digest.cpu && self.digest_with(cpu) == landing.digest)
     }
 
     /// An engine that cannot count instructions cannot hold what an FPU leaves in its pointers either.
-    fn cpu_digest(&mut self) -> Result<u64, EngineError> {
-        Ok(self.vcpu.save()?.digest(self.clock.reckoning() != Reckoning::Exits))
+    fn cpu_digest(&self, state: &CpuState) -> u64 {
+        state.digest(self.clock.reckoning() != Reckoning::Exits)
     }
 
     /// A reset, if this machine starts again at one: devices, CPU and RAM are as at power-on, position and guest time go on
@@ -261,7 +265,12 @@ impl Machine {
     /// # Errors
     /// Host trouble of the engine.
     pub fn digest(&mut self) -> Result<Digest, EngineError> {
-        let cpu = self.cpu_digest()?;
+        let state = self.vcpu.save()?;
+        Ok(self.digest_with(self.cpu_digest(&state)))
+    }
+
+    /// The digest here, where the vCPU's part is known.
+    fn digest_with(&self, cpu: u64) -> Digest {
         let mut hash = Xxh3::new();
         for (name, section) in self.bus.save() {
             hash.update(name.as_bytes());
@@ -271,7 +280,7 @@ impl Machine {
         }
         hash.update(&self.bus.save_wiring().body);
         hash.update(&self.at().time.0.to_le_bytes());
-        Ok(Digest { cpu, devices: hash.digest(), ram: self.ram.digest() })
+        Digest { cpu, devices: hash.digest(), ram: self.ram.digest() }
     }
 }
 
