@@ -8,6 +8,7 @@ use gemel_log::Body;
 use serde_json::Value;
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 /// What a checker has said so far.
@@ -87,6 +88,7 @@ fn a_difference_in_what_is_still_written_is_found_and_told_only_if_asked() {
     let (good, wrong) = (fs::read(at.join("run.gml")).unwrap(), fs::read(at.join("wrong.gml")).unwrap());
     let same = good.iter().zip(&wrong).take_while(|(x, y)| x == y).count();
     let mut side = Process::start(at, "run --kernel kernel --serial null -m 8 --control control");
+    wait_until("the control socket", || UnixStream::connect(at.join("control")).is_ok());
     let mut log = held(at, &wrong[..same]);
     let mut checker = Process::start(at, "checker live.gml --json --quit-on-difference control");
     wait_until("a verdict", || verdicts(at).iter().any(|v| v["to"] == 2000));
